@@ -1,0 +1,32 @@
+"""The one error class for what a user can mend."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Something the user gave cannot be used: an option, a path, an image.
+
+    The message names the file or key, the value found, the value wanted and the remedy. Commands print it as their
+    only output and exit with code 2; everything else is a defect and keeps its traceback.
+    """
+
+
+def did_you_mean(name: str, candidates: Iterable[str]) -> str:
+    """A hint such as ``; did you mean 'DDSANet'?``, or the choices where nothing is near."""
+    candidates = sorted(set(map(str, candidates)))
+    near = difflib.get_close_matches(name, candidates, n=1, cutoff=0.5)
+    if not near:  # the same letters in another case, as difflib counts them as different
+        near = [c for c in candidates if c.lower() == name.lower()]
+    if near:
+        return f'; did you mean {near[0]!r}?'
+    return f'; known: {", ".join(candidates)}' if candidates else ''
+
+
+def clear_message(error: BaseException) -> str:
+    """The user's part of an error that may have been wrapped by a data loader's worker process."""
+    text = str(error)
+    marker = f'{InputError.__name__}: '
+    return text.rsplit(marker, 1)[-1].strip() if marker in text else text

@@ -1,0 +1,133 @@
+"""Image files: find them, pair them by stem, read and write them. Arrays are HWC, BGR, uint8."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ddsa_arch.ops.atomic import atomic_path
+from ddsa_arch.ops.errors import InputError
+
+IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
+LISTED_AT_MOST = 5  # names in one message
+
+
+def decode_image(data: bytes | memoryview, name: str) -> np.ndarray:
+    """Decode an encoded image to ``(H, W, 3)`` uint8 BGR; grey becomes BGR, alpha is dropped.
+
+    Args:
+        data: the bytes of a file.
+        name: file or key, for the message.
+
+    Raises:
+        InputError: the bytes are no image, or are cut off.
+    """
+    buffer = np.frombuffer(data, np.uint8)
+    image = cv2.imdecode(buffer, cv2.IMREAD_COLOR) if buffer.size else None
+    if image is None or _is_truncated(buffer):
+        kind = 'empty' if not buffer.size else 'truncated or not an image'
+        raise InputError(f'{name}: {kind} ({buffer.size} bytes); replace it, or remove it together with its partner')
+    return image
+
+
+def _is_truncated(buffer: np.ndarray) -> bool:
+    """Whether a PNG or JPEG lacks its end mark: OpenCV fills the missing rows of such a file with grey."""
+    tail = buffer[-4096:].tobytes()  # some cameras append padding
+    if buffer[:4].tobytes() == b'\x89PNG':
+        return b'IEND' not in tail
+    if buffer[:3].tobytes() == b'\xff\xd8\xff':
+        return b'\xff\xd9' not in tail
+    return False
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """Read an image file to ``(H, W, 3)`` uint8 BGR.
+
+    Raises:
+        InputError: the file is missing, no image, or cut off.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f'{path}: cannot be read ({error.strerror})') from error
+    return decode_image(data, str(path))
+
+
+def encode_image(image: np.ndarray, suffix: str = '.png') -> bytes:
+    """Encode uint8 BGR in the format of ``suffix``: PNG, lossless WebP, JPEG quality 95, TIFF or BMP."""
+    options = {'.jpg': [cv2.IMWRITE_JPEG_QUALITY, 95], '.jpeg': [cv2.IMWRITE_JPEG_QUALITY, 95],
+               '.webp': [cv2.IMWRITE_WEBP_QUALITY, 101], '.png': [cv2.IMWRITE_PNG_COMPRESSION, 3]}  # fmt: skip
+    if suffix.lower() not in IMAGE_SUFFIXES:
+        raise InputError(f'image format {suffix!r} is not known; use one of {", ".join(IMAGE_SUFFIXES)}')
+    done, data = cv2.imencode(suffix, image, options.get(suffix.lower(), []))
+    if not done:
+        raise InputError(f'an image of shape {image.shape} cannot be encoded as {suffix}')
+    return data.tobytes()
+
+
+def write_image(path: str | Path, image: np.ndarray) -> None:
+    """Write uint8 BGR in the format of the suffix, whole or not at all; parent folders are made."""
+    data = encode_image(image, Path(path).suffix)
+    with atomic_path(path) as part:
+        part.write_bytes(data)
+
+
+def images_by_stem(folder: str | Path, role: str = 'folder') -> dict[str, Path]:
+    """The image files of a folder by their name without suffix, in natural order; other files are left alone.
+
+    Args:
+        folder: not searched recursively.
+        role: what the folder is to the user (an option's key), for the message.
+
+    Raises:
+        InputError: no such folder, no image in it, or two images of one stem.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f'{role}: no folder {folder}')
+    found: dict[str, Path] = {}
+    doubles = []
+    for path in sorted(folder.iterdir(), key=lambda p: natural_key(p.name)):
+        if path.name.startswith('.') or path.suffix.lower() not in IMAGE_SUFFIXES or not path.is_file():
+            continue
+        if path.stem in found:
+            doubles.append(f'{found[path.stem].name} and {path.name}')
+        found[path.stem] = path
+    if doubles:
+        raise InputError(f'{role}: {folder} has two images of one name: {some(doubles)}; keep one of each')
+    if not found:
+        raise InputError(f'{role}: no image in {folder} (looked for {", ".join(IMAGE_SUFFIXES)})')
+    return found
+
+
+def check_partners(inputs: dict[str, object], targets: dict[str, object], input_name: str, target_name: str) -> None:
+    """Every stem must stand on both sides.
+
+    Raises:
+        InputError: naming the stems without a partner, and on which side they are missing.
+    """
+    lonely_inputs = sorted(inputs.keys() - targets.keys())
+    lonely_targets = sorted(targets.keys() - inputs.keys())
+    if not lonely_inputs and not lonely_targets:
+        return
+    parts = []
+    if lonely_inputs:
+        parts.append(f'{len(lonely_inputs)} of {input_name} have no partner in {target_name}: {some(lonely_inputs)}')
+    if lonely_targets:
+        parts.append(f'{len(lonely_targets)} of {target_name} have no partner in {input_name}: {some(lonely_targets)}')
+    raise InputError(f'{"; ".join(parts)}. Add the missing images or remove the lonely ones (pairs match by stem)')
+
+
+def some(names: list[str]) -> str:
+    """The first names of a list, and how many more there are."""
+    names = list(names)
+    more = f' and {len(names) - LISTED_AT_MOST} more' if len(names) > LISTED_AT_MOST else ''
+    return ', '.join(names[:LISTED_AT_MOST]) + more
+
+
+def natural_key(name: str) -> list[tuple[int, int | str]]:
+    """Sorts names as people count: norain-2 before norain-10."""
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r'(\d+)', name) if part]

@@ -1,0 +1,296 @@
+"""LMDB stores of images in BasicSR's layout: a folder ``X.lmdb`` with ``data.mdb`` and ``meta_info.txt``.
+
+A line of meta_info.txt reads ``NAME.png (H,W,C) 1``; NAME is the key of the value that holds the encoded image.
+Stores written here keep the original bytes of every file (BasicSR's own tool re-encodes JPEG as PNG, four times
+larger), and stock BasicSR reads them. A store is written as ``X.lmdb.part`` and takes its name when it is whole.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import lmdb
+
+from ddsa_arch.ops.errors import InputError
+from ddsa_arch.ops.images import decode_image, some
+
+META_NAME = 'meta_info.txt'
+PART_SUFFIX = '.part'
+COMMIT_EVERY = 256  # images per transaction: what an interruption can cost
+MAP_SPARE = 64 << 20  # room beyond the images for pages and keys, in bytes
+META_LINE = re.compile(r'^(?P<name>.+?)(?:\.\w+)? \((?P<h>\d+),(?P<w>\d+),(?P<c>\d+)\)(?: (?P<level>-?\d+))?\s*$')
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image of a store: its key, file name with suffix, and (H, W, C)."""
+
+    key: str
+    name: str
+    shape: tuple[int, int, int]
+
+
+# --- reading -----------------------------------------------------------------------------------------------
+
+# lmdb refuses to open a database twice in a process, and an open one must not cross a fork: one shared handle per
+# database and process, dropped in a forked child.
+_open_environments: dict[str, lmdb.Environment] = {}
+
+
+def _forget_environments() -> None:
+    for environment in _open_environments.values():
+        environment.close()
+    _open_environments.clear()
+
+
+if hasattr(os, 'register_at_fork'):
+    os.register_at_fork(after_in_child=_forget_environments)
+
+
+def is_store(path: str | Path) -> bool:
+    """Whether a path names an LMDB store, by its suffix, as BasicSR tells."""
+    return str(path).rstrip('/\\').endswith('.lmdb')
+
+
+def read_entries(path: str | Path, role: str = 'LMDB') -> dict[str, Entry]:
+    """The entries of a store by key, in the order of its meta_info.txt.
+
+    Args:
+        path: the folder ``X.lmdb``.
+        role: what the store is to the user (an option's key), for the message.
+
+    Raises:
+        InputError: no such store, or a meta_info.txt that is missing, empty or unreadable.
+    """
+    meta = Path(path) / META_NAME
+    if not Path(path).is_dir():
+        raise InputError(f'{role}: no LMDB {path}; make it with: ddsa data lmdb')
+    try:
+        lines = meta.read_text(encoding='utf-8').splitlines()
+    except OSError as error:
+        raise InputError(f'{role}: {meta} cannot be read ({error.strerror}); make the store again') from error
+    entries = {}
+    for line in filter(str.strip, lines):
+        match = META_LINE.match(line)
+        if not match:
+            raise InputError(f'{role}: {meta} has a line {line!r}, wanted "NAME.png (H,W,C) 1"; make the store again')
+        shape = (int(match['h']), int(match['w']), int(match['c']))
+        entries[match['name']] = Entry(match['name'], line.rsplit(' (', 1)[0], shape)
+    if not entries:
+        raise InputError(f'{role}: {meta} is empty, so the store was left half-made; delete {path}, make it again')
+    return entries
+
+
+def read_value(path: str | Path, key: str) -> bytes:
+    """The encoded image of a key.
+
+    Raises:
+        InputError: the key is not in the store, or there is no store.
+    """
+    place = os.path.realpath(path)
+    environment = _open_environments.get(place)
+    if environment is None:
+        try:
+            environment = lmdb.open(place, readonly=True, lock=False, readahead=False, meminit=False, max_readers=1024)
+        except lmdb.Error as error:
+            raise InputError(f'{path}: no readable LMDB ({error}); make it with: ddsa data lmdb') from error
+        _open_environments[place] = environment
+    with environment.begin() as transaction:
+        value = transaction.get(key.encode('utf-8'))
+    if value is None:
+        raise InputError(f'{path}: no image {key!r}; meta_info.txt and data.mdb differ, make the store again')
+    return value
+
+
+# --- writing -----------------------------------------------------------------------------------------------
+
+
+def write_pair_stores(
+    inputs: dict[str, Path],
+    targets: dict[str, Path],
+    out: str | Path,
+    progress: Callable[[Iterable], Iterable] = iter,
+) -> tuple[Path, Path]:
+    """Write ``out/input.lmdb`` and ``out/target.lmdb`` from image files paired by stem.
+
+    Every image is decoded once before it is stored, and all that is wrong is reported together. Nothing is left
+    behind by an error; after a kill the next call goes on where it stopped.
+
+    Args:
+        inputs: rainy image files by stem.
+        targets: clean image files, the same stems.
+        out: folder of the two stores.
+        progress: wraps the iterable of pairs, such as tqdm.
+
+    Returns:
+        The paths of the two stores.
+
+    Raises:
+        InputError: a store is there already; a key cannot be used; an image is broken; a pair has unequal sizes.
+    """
+    finals = [Path(out) / 'input.lmdb', Path(out) / 'target.lmdb']
+    _reopen_half_published(finals)
+    for final in finals:
+        if final.exists():
+            raise InputError(f'{final} is there already; delete it first, or give another --out')
+    stems = list(inputs)
+    _check_keys(stems)
+    made_out = not Path(out).exists()
+    writers = [
+        _StoreWriter(final, sum(path.stat().st_size for path in side.values()))
+        for final, side in zip(finals, (inputs, targets), strict=True)
+    ]
+    problems = []
+    try:
+        for stem, loaded in zip(stems, _load_ahead(stems, inputs, targets, writers, progress), strict=True):
+            problems += loaded.problems
+            if not problems:
+                for writer, path, data, shape in zip(
+                    writers, (inputs[stem], targets[stem]), loaded.data, loaded.shapes, strict=True
+                ):
+                    writer.put(Entry(stem, path.name, shape), data)
+        if problems:
+            raise InputError(f'{len(problems)} of {len(stems)} pairs cannot be used:\n  ' + '\n  '.join(problems))
+        for writer in writers:
+            writer.finish()
+    except InputError:
+        for writer in writers:
+            writer.discard()
+        if made_out:
+            shutil.rmtree(out, ignore_errors=True)
+        raise
+    finally:
+        for writer in writers:
+            writer.close()
+    for writer in writers:
+        writer.publish()
+    return finals[0], finals[1]
+
+
+def _reopen_half_published(finals: Sequence[Path]) -> None:
+    """After a kill between the two renames one store is whole and the other still a part: go on with both."""
+    parts = [final.with_name(final.name + PART_SUFFIX) for final in finals]
+    for whole, part, other_whole, other_part in (*zip(finals, parts, finals[::-1], parts[::-1], strict=True),):
+        if whole.exists() and not part.exists() and other_part.exists() and not other_whole.exists():
+            os.replace(whole, part)
+
+
+def _check_keys(stems: Sequence[str]) -> None:
+    """BasicSR cuts a key at its first dot, and splits a line of meta_info.txt at blanks."""
+    bad = [s for s in stems if '.' in s or not s.strip() or len(s.encode('utf-8')) > 500]
+    if bad:
+        raise InputError(
+            f'{len(bad)} names cannot be keys of an LMDB: {some(bad)}; rename the files '
+            '(no dot before the suffix, not blank, at most 500 bytes)'
+        )
+
+
+@dataclass
+class _Loaded:
+    data: list[bytes]
+    shapes: list[tuple[int, int, int]]
+    problems: list[str]
+
+
+def _load_ahead(
+    stems: Sequence[str],
+    inputs: dict[str, Path],
+    targets: dict[str, Path],
+    writers: Sequence[_StoreWriter],
+    progress: Callable[[Iterable], Iterable],
+) -> Iterator[_Loaded]:
+    """Read and check the pairs on all cores, in order, a bounded number ahead of the writer."""
+
+    def load(stem: str) -> _Loaded:
+        loaded = _Loaded([], [], [])
+        for path, writer in zip((inputs[stem], targets[stem]), writers, strict=True):
+            try:
+                data = path.read_bytes()
+                shape = writer.known_shape(stem, data) or decode_image(data, str(path)).shape
+            except (OSError, InputError) as error:
+                loaded.problems.append(str(error))
+                continue
+            loaded.data.append(data)
+            loaded.shapes.append(shape)
+        if len(loaded.shapes) == 2 and loaded.shapes[0] != loaded.shapes[1]:
+            sizes = ' and '.join(f'{w} x {h}' for h, w, _ in loaded.shapes)
+            loaded.problems.append(f'{stem}: input and target have unequal sizes, {sizes}')
+        return loaded
+
+    workers = os.cpu_count() or 1
+    with ThreadPoolExecutor(workers) as pool:
+        waiting = []
+        upcoming = iter(stems)
+        for _ in progress(stems):
+            while len(waiting) < workers * 4 and (stem := next(upcoming, None)) is not None:
+                waiting.append(pool.submit(load, stem))
+            yield waiting.pop(0).result()
+
+
+class _StoreWriter:
+    """One store in the making, ``X.lmdb.part``."""
+
+    def __init__(self, final: Path, bytes_of_images: int) -> None:
+        self.final = final
+        self.part = final.with_name(final.name + PART_SUFFIX)
+        self.part.mkdir(parents=True, exist_ok=True)
+        pages = bytes_of_images * 2  # a value begins on a page of its own
+        self.environment = lmdb.open(str(self.part), map_size=pages + MAP_SPARE, readahead=False)
+        self.transaction = self.environment.begin(write=True)
+        self.entries: list[Entry] = []
+
+    def known_shape(self, key: str, data: bytes) -> tuple[int, int, int] | None:
+        """The shape of an image that an interrupted run has checked and stored, None if it has not."""
+        with self.environment.begin() as transaction:
+            shape = transaction.get(_shape_key(key))
+            if shape is None or transaction.get(key.encode('utf-8')) != data:
+                return None
+        return tuple(int(n) for n in shape.split(b','))
+
+    def put(self, entry: Entry, data: bytes) -> None:
+        self.transaction.put(entry.key.encode('utf-8'), data)
+        self.transaction.put(_shape_key(entry.key), ','.join(map(str, entry.shape)).encode())
+        self.entries.append(entry)
+        if len(self.entries) % COMMIT_EVERY == 0:
+            self.transaction.commit()
+            self.transaction = self.environment.begin(write=True)
+
+    def finish(self) -> None:
+        """Drop the notes for an interruption, check the count, write meta_info.txt last."""
+        wanted = {entry.key.encode('utf-8') for entry in self.entries}
+        with self.transaction.cursor() as cursor:
+            surplus = [bytes(key) for key in cursor.iternext(values=False) if bytes(key) not in wanted]
+        for key in surplus:  # shape notes, and images that an interrupted run of other files left
+            self.transaction.delete(key)
+        self.transaction.commit()
+        self.transaction = None
+        self.environment.sync(True)
+        stored = self.environment.stat()['entries']
+        if stored != len(self.entries):
+            raise InputError(f'{self.part} holds {stored} images, wanted {len(self.entries)}; run the command again')
+        lines = [f'{e.name} ({e.shape[0]},{e.shape[1]},{e.shape[2]}) 1\n' for e in self.entries]
+        (self.part / META_NAME).write_text(''.join(lines), encoding='utf-8')
+
+    def close(self) -> None:
+        if self.transaction is not None:
+            self.transaction.abort()
+            self.transaction = None
+        self.environment.close()
+
+    def publish(self) -> None:
+        os.replace(self.part, self.final)
+
+    def discard(self) -> None:
+        self.close()
+        shutil.rmtree(self.part, ignore_errors=True)
+
+
+def _shape_key(key: str) -> bytes:
+    """Where an unfinished store notes a checked image's shape; no key of an image begins with a zero byte."""
+    return b'\0' + key.encode('utf-8')

@@ -1,0 +1,47 @@
+"""Training patches from image pairs. Arrays are HWC; both images of a pair get the same treatment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+
+def random_crop(images: Sequence[np.ndarray], size: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Cut the same random ``size`` x ``size`` window out of every image.
+
+    An image smaller than the window is first extended at the bottom and the right by reflection (without repeating
+    the edge pixel), or by repetition where a side is a single pixel.
+
+    Args:
+        images: arrays of one height and width.
+        size: in pixels, at least 1.
+        rng: draws the top and then the left edge.
+    """
+    height, width = images[0].shape[:2]
+    bottom, right = max(0, size - height), max(0, size - width)
+    if bottom or right:
+        images = [extend(image, bottom, right) for image in images]
+    top = int(rng.integers(images[0].shape[0] - size + 1))
+    left = int(rng.integers(images[0].shape[1] - size + 1))
+    return [image[top : top + size, left : left + size] for image in images]
+
+
+def extend(image: np.ndarray, bottom: int, right: int) -> np.ndarray:
+    """Extend an HWC image by reflection; OpenCV reflects as often as it takes."""
+    height, width = image.shape[:2]
+    image = cv2.copyMakeBorder(image, 0, bottom, 0, 0, cv2.BORDER_REFLECT_101 if height > 1 else cv2.BORDER_REPLICATE)
+    return cv2.copyMakeBorder(image, 0, 0, 0, right, cv2.BORDER_REFLECT_101 if width > 1 else cv2.BORDER_REPLICATE)
+
+
+def random_flips(
+    images: Sequence[np.ndarray], rng: np.random.Generator, horizontal: bool = True, vertical: bool = True
+) -> list[np.ndarray]:
+    """Flip all images alike, each direction that is allowed with probability 1/2."""
+    flip_columns, flip_rows = rng.random(2) < 0.5
+    if horizontal and flip_columns:
+        images = [image[:, ::-1] for image in images]
+    if vertical and flip_rows:
+        images = [image[::-1] for image in images]
+    return list(images)
