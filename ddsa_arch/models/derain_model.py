@@ -1,0 +1,234 @@
+"""The model class: SRModel with what today's training needs.
+
+BasicSR's pipelines drive it; they pass ``validation(loader, current_iter=, tb_logger=, save_img=)`` and
+``save(epoch=, current_iter=)`` by keyword, so the overrides keep these names.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import torch
+from basicsr.metrics import calculate_metric
+from basicsr.models.sr_model import SRModel
+from basicsr.utils import get_root_logger, tensor2img
+from basicsr.utils.dist_util import master_only
+from basicsr.utils.registry import MODEL_REGISTRY
+from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from ddsa_arch.archs.weights import load_weights
+from ddsa_arch.models.optimisation import build_optimiser, build_schedulers
+from ddsa_arch.models.restore import final_output, restore
+from ddsa_arch.models.results import ResultFiles
+from ddsa_arch.ops.atomic import atomic_path
+from ddsa_arch.ops.errors import InputError
+from ddsa_arch.ops.images import write_image
+
+
+@MODEL_REGISTRY.register()
+class DerainModel(SRModel):
+    """Trains and tests any registered network whose input and output are images of one size.
+
+    Beyond SRModel: optimisers of torch.optim and schedules of mmengine by name, gradient clipping, channels_last,
+    networks with several outputs, averaged weights (EMA) with buffers, images of any size at test, weight files that
+    say how their network was built, atomic files, results as CSV and JSON.
+
+    Args:
+        opt: the options of an experiment, as ``ddsa_arch.runners.options`` resolves them.
+    """
+
+    def __init__(self, opt: dict[str, Any]) -> None:
+        layout = torch.channels_last if opt.get('channels_last') else torch.contiguous_format
+        self.memory_format = layout
+        self.grad_clip = (opt.get('train') or {}).get('grad_clip')
+        super().__init__(opt)
+        folder = opt['path']['experiments_root'] if self.is_train else opt['path']['results_root']
+        self.results = ResultFiles(Path(folder) / 'validation' if self.is_train else folder)
+        self.validated_at: dict[str, Any] = {}
+
+    # --- set-up ----------------------------------------------------------------------------------------------
+
+    def model_to_device(self, net: nn.Module) -> nn.Module:
+        """Move a network to its device, and wrap it for several processes or GPUs."""
+        net = net.to(self.device, memory_format=self.memory_format)
+        if self.opt['dist']:
+            devices = [torch.cuda.current_device()] if self.device.type == 'cuda' else None
+            unused = self.opt.get('find_unused_parameters', False)
+            return DistributedDataParallel(net, device_ids=devices, find_unused_parameters=unused)
+        return DataParallel(net) if self.opt['num_gpu'] > 1 else net
+
+    @master_only
+    def print_network(self, net: nn.Module) -> None:
+        """Log the network's name and size; its structure is in the option file."""
+        net = self.get_bare_model(net)
+        parameters = sum(p.numel() for p in net.parameters())
+        get_root_logger().info(f'Network: {type(net).__name__}, {parameters:,d} parameters')
+
+    def load_network(
+        self, net: nn.Module, load_path: str, strict: bool = True, param_key: str | None = 'params'
+    ) -> None:
+        """Load a weight file; InputError names what does not fit."""
+        load_weights(self.get_bare_model(net), load_path, param_key, strict)
+        get_root_logger().info(f'Loaded {load_path} ({param_key})')
+
+    def init_training_settings(self) -> None:
+        super().init_training_settings()
+        if self.ema_decay > 0:
+            self.net_g_ema.to(memory_format=self.memory_format)
+
+    def get_optimizer(self, optim_type: str, params: list, lr: float, **kwargs: Any) -> torch.optim.Optimizer:
+        return build_optimiser(optim_type, params, lr=lr, **kwargs)
+
+    def setup_schedulers(self) -> None:
+        options = self.opt['train'].get('scheduler')
+        if options:
+            self.schedulers = [s for o in self.optimizers for s in build_schedulers(o, options)]
+
+    # --- training --------------------------------------------------------------------------------------------
+
+    def feed_data(self, data: dict[str, Any]) -> None:
+        def place(image: Tensor) -> Tensor:
+            return image.to(self.device, non_blocking=True, memory_format=self.memory_format)
+
+        self.lq = place(data['lq'])
+        self.gt = place(data['gt']) if 'gt' in data else None
+
+    def optimize_parameters(self, current_iter: int) -> None:
+        self.optimizer_g.zero_grad()
+        outputs = self.net_g(self.lq)
+        self.output = final_output(outputs)
+        self.losses = OrderedDict()
+        if self.cri_pix:
+            self.losses['l_pix'] = self.cri_pix(outputs, self.gt)
+        if self.cri_perceptual:
+            for name, loss in zip(('l_percep', 'l_style'), self.cri_perceptual(self.output, self.gt), strict=True):
+                if loss is not None:
+                    self.losses[name] = loss
+        sum(self.losses.values()).backward()
+        if self.grad_clip:
+            nn.utils.clip_grad_norm_(self.net_g.parameters(), self.grad_clip)
+        self.optimizer_g.step()
+        if self.ema_decay > 0:
+            self.model_ema(decay=self.ema_decay)
+
+    def get_current_log(self) -> OrderedDict[str, float]:
+        """The losses of the newest iteration, averaged over processes; read only when a line is logged."""
+        return self.reduce_loss_dict(OrderedDict((k, v.detach()) for k, v in self.losses.items()))
+
+    @torch.no_grad()
+    def model_ema(self, decay: float = 0.999) -> None:
+        """Move the averaged weights towards the current ones; buffers are copied."""
+        net = self.get_bare_model(self.net_g)
+        averaged = dict(self.net_g_ema.named_parameters())
+        current = dict(net.named_parameters())
+        torch._foreach_lerp_([averaged[k] for k in current], list(current.values()), 1 - decay)
+        buffers = dict(net.named_buffers())
+        for name, buffer in self.net_g_ema.named_buffers():
+            buffer.copy_(buffers[name])
+
+    @property
+    def best_network(self) -> nn.Module:
+        """The network that is validated: the averaged one if there is one."""
+        return getattr(self, 'net_g_ema', None) or self.get_bare_model(self.net_g)
+
+    # --- validation ------------------------------------------------------------------------------------------
+
+    def test(self) -> None:
+        self.output = restore(self.best_network, self.lq)
+
+    def nondist_validation(
+        self, dataloader: DataLoader, current_iter: int | str, tb_logger: Any, save_img: bool
+    ) -> None:
+        """Derain a set, score it, and write CSV and JSON files beside BasicSR's log."""
+        name = dataloader.dataset.opt['name']
+        if self.is_train:
+            current_iter = min(current_iter, int(self.opt['train']['total_iter']))
+            if self.validated_at.get(name) == current_iter:
+                return  # the pipeline validates once more after the last iteration
+            self.validated_at[name] = current_iter
+        metrics = self.opt['val'].get('metrics') or {}
+        batches = tqdm(dataloader, unit='image', desc=name, disable=not self.opt['val'].get('pbar'), leave=False)
+        rows = []
+        for data in batches:
+            rows.append(self._validate_image(data, metrics, self._image_path(name, data, current_iter, save_img)))
+        means = self.results.add(name, current_iter if self.is_train else None, list(metrics), rows)
+        self.metric_results = means
+        if self.is_train and metrics:
+            self._initialize_best_metric_results(name)
+            for metric, value in means.items():
+                self._update_best_metric_result(name, metric, value, current_iter)
+        self._log_validation_metric_values(current_iter, name, tb_logger)
+
+    def _validate_image(self, data: dict[str, Any], metrics: dict[str, dict], path: Path | None) -> dict[str, Any]:
+        start = time.perf_counter()
+        self.feed_data(data)
+        self.test()
+        derained = tensor2img(self.output.cpu())  # clamped, rounded; waits for the device
+        row = {'image': Path(data['lq_path'][0]).stem, 'seconds': round(time.perf_counter() - start, 4), 'note': ''}
+        if path:
+            write_image(path, derained)
+        for metric, options in metrics.items():
+            row[metric], note = self._score(derained, options)
+            row['note'] = '; '.join(filter(None, (row['note'], note)))
+        self.lq = self.gt = self.output = None
+        return row
+
+    def _score(self, derained: Any, options: dict[str, Any]) -> tuple[float, str]:
+        """A metric's value, and a note where it says nothing about the image."""
+        if self.gt is None:
+            return math.nan, 'no target'
+        try:
+            value = float(calculate_metric({'img': derained, 'img2': tensor2img(self.gt.cpu())}, options))
+        except InputError as error:
+            return math.nan, str(error)
+        if math.isinf(value):
+            return value, 'equal to its target'
+        return value, '' if math.isfinite(value) else f'{options["type"]} is not a number'
+
+    def _image_path(self, name: str, data: dict[str, Any], current_iter: int | str, save_img: bool) -> Path | None:
+        if not save_img:
+            return None
+        stem, folder = Path(data['lq_path'][0]).stem, Path(self.opt['path']['visualization'])
+        if self.is_train:
+            return folder / stem / f'{stem}_{current_iter}.png'
+        suffix = self.opt['val'].get('suffix')
+        return folder / name / (f'{stem}_{suffix}.png' if suffix else f'{stem}.png')
+
+    # --- files -----------------------------------------------------------------------------------------------
+
+    @master_only
+    def save_network(
+        self, net: nn.Module | list[nn.Module], net_label: str, current_iter: int, param_key: str | list[str] = 'params'
+    ) -> None:
+        """Write ``{param_key: state dict, network_g: how to build the network}``, whole or not at all."""
+        nets = net if isinstance(net, list) else [net]
+        keys = param_key if isinstance(param_key, list) else [param_key]
+        checkpoint = {
+            key: {k: v.detach().cpu().contiguous() for k, v in self.get_bare_model(n).state_dict().items()}
+            for key, n in zip(keys, nets, strict=True)
+        }
+        checkpoint['network_g'] = self.opt['network_g']
+        label = 'latest' if current_iter == -1 else current_iter
+        with atomic_path(Path(self.opt['path']['models']) / f'{net_label}_{label}.pth') as part:
+            torch.save(checkpoint, part)
+
+    @master_only
+    def save_training_state(self, epoch: int, current_iter: int) -> None:
+        """Write what a resume needs, whole or not at all."""
+        if current_iter == -1:
+            return
+        state = {
+            'epoch': epoch,
+            'iter': current_iter,
+            'optimizers': [o.state_dict() for o in self.optimizers],
+            'schedulers': [s.state_dict() for s in self.schedulers],
+        }
+        with atomic_path(Path(self.opt['path']['training_states']) / f'{current_iter}.state') as part:
+            torch.save(state, part)

@@ -1,0 +1,73 @@
+"""Optimisers and learning-rate schedules by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from basicsr.models import lr_scheduler as basicsr_schedulers
+from mmengine.optim import scheduler as mmengine_schedulers
+from torch.nn import Parameter
+from torch.optim import Optimizer
+
+from ddsa_arch.ops.errors import InputError, did_you_mean
+
+BASICSR_SCHEDULERS = {
+    'MultiStepLR': basicsr_schedulers.MultiStepRestartLR,
+    'MultiStepRestartLR': basicsr_schedulers.MultiStepRestartLR,
+    'CosineAnnealingRestartLR': basicsr_schedulers.CosineAnnealingRestartLR,
+}
+OPTIMISERS = {
+    name: kind
+    for name, kind in vars(torch.optim).items()
+    if isinstance(kind, type) and issubclass(kind, Optimizer) and kind is not Optimizer and name != 'LBFGS'
+}
+SCHEDULERS = {
+    name: kind
+    for name, kind in vars(mmengine_schedulers).items()
+    if name.endswith('LR') and name != 'ReduceOnPlateauLR' and isinstance(kind, type)
+} | BASICSR_SCHEDULERS
+
+
+def build_optimiser(name: str, params: Iterable[Parameter], **options: Any) -> Optimizer:
+    """An optimiser of torch.optim by its name; LBFGS is left out, as it needs a closure.
+
+    Raises:
+        InputError: unknown name, or options that the optimiser does not take.
+    """
+    if name not in OPTIMISERS:
+        raise InputError(f'train.optim_g.type: no optimiser {name!r} in torch.optim{did_you_mean(name, OPTIMISERS)}')
+    try:
+        return OPTIMISERS[name](params, **options)
+    except (TypeError, ValueError) as error:
+        raise InputError(f'train.optim_g: {name} does not take these options: {error}') from error
+
+
+def build_schedulers(
+    optimiser: Optimizer, options: Mapping[str, Any] | Iterable[Mapping[str, Any]]
+) -> list[Any]:
+    """Learning-rate schedules, stepped once for each iteration.
+
+    Args:
+        optimiser: whose learning rate they set.
+        options: ``{type, ...}`` or a list of them, each with the ``begin`` and ``end`` of its iterations. Types are
+            mmengine's parameter schedulers, which count iterations here, and the three of BasicSR under their names.
+
+    Raises:
+        InputError: unknown name, or options that the schedule does not take.
+    """
+    built = []
+    for entry in [options] if isinstance(options, Mapping) else options:
+        arguments = dict(entry)
+        name = arguments.pop('type', None)
+        if name not in SCHEDULERS:
+            hint = did_you_mean(str(name), SCHEDULERS)
+            raise InputError(f'train.scheduler.type: no learning-rate schedule {name!r}{hint}')
+        if name not in BASICSR_SCHEDULERS:
+            arguments.setdefault('by_epoch', False)
+        try:
+            built.append(SCHEDULERS[name](optimiser, **arguments))
+        except (TypeError, ValueError, AssertionError) as error:
+            raise InputError(f'train.scheduler: {name} does not take these options: {error}') from error
+    return built
