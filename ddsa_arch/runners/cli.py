@@ -1,0 +1,54 @@
+"""``ddsa VERB ...``: the command of this package."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from ddsa_arch.ops.errors import InputError, clear_message, did_you_mean
+
+VERBS = {
+    'train': 'train a network',
+    'test': 'score a network on image sets',
+    'derain': 'remove the rain from your own photos',
+    'data': 'make LMDBs of image pairs',
+    'options': 'show an option file resolved, or all keys',
+    'doctor': 'versions, devices, repairs, and what is registered',
+}
+EXIT_INPUT = 2  # what the user gave cannot be used
+EXIT_INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a verb; its module has ``main(argv)``.
+
+    Returns:
+        The exit code: 0, or 2 after one clear message about the input.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ('-h', '--help'):
+        print('usage: ddsa VERB ... (ddsa VERB --help tells more)\n')
+        print('\n'.join(f'  {verb:8} {meaning}' for verb, meaning in VERBS.items()))
+        return 0 if argv else EXIT_INPUT
+    verb, *rest = argv
+    if verb not in VERBS:
+        print(f'ddsa: no verb {verb!r}{did_you_mean(verb, VERBS)}', file=sys.stderr)
+        return EXIT_INPUT
+    return run_main(f'ddsa_arch.runners.{verb}', rest)
+
+
+def run_main(module: str, argv: Sequence[str] | None = None) -> int:
+    """Run the ``main`` of a runner; an InputError becomes one message and exit code 2."""
+    try:
+        return importlib.import_module(module).main(argv)
+    except InputError as error:
+        print(f'error: {clear_message(error)}', file=sys.stderr)
+        return EXIT_INPUT
+    except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+if __name__ == '__main__':
+    sys.exit(main())

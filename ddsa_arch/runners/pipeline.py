@@ -1,0 +1,275 @@
+"""Call BasicSR's own train and test pipelines, with the few functions replaced that are broken or missing.
+
+``run`` resolves the options, checks the run, and calls the pipeline inside ``_replaced``, which puts our functions
+into ``basicsr.train`` and ``basicsr.test`` for the time of the call. Each replacement says why it is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import math
+import os
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import basicsr.test
+import basicsr.train
+import torch
+from basicsr.data import build_dataloader
+from basicsr.utils import get_root_logger, set_random_seed
+from basicsr.utils.dist_util import get_dist_info
+from basicsr.utils.logger import initialized_logger
+from basicsr.utils.misc import check_resume
+from torch.utils.data import DataLoader, Dataset
+
+from ddsa_arch.data.keyed_sampler import KeyedSampler
+from ddsa_arch.ops.atomic import write_text
+from ddsa_arch.ops.errors import InputError, clear_message
+from ddsa_arch.runners.option_files import load_options
+from ddsa_arch.runners.options import to_yaml
+from ddsa_arch.runners.preflight import check_run
+from ddsa_arch.runners.process import detect_launcher, keep_freed_memory, process_group
+
+RESOLVED_NAME = 'options.yml'  # the plain options of a run, beside its log; stock BasicSR takes them too
+
+
+def pipeline_parser(prog: str, description: str) -> argparse.ArgumentParser:
+    """The flags of BasicSR's own commands."""
+    parser = argparse.ArgumentParser(prog=prog, description=description)
+    parser.add_argument('-opt', required=True, metavar='FILE', help='option file (YAML)')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none', help='job launcher')
+    parser.add_argument('--auto_resume', action='store_true', help='continue from the newest saved state')
+    parser.add_argument('--debug', action='store_true', help='log every step, validate and save every 8')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by old launchers; not used')
+    parser.add_argument(
+        '--force_yml', nargs='+', default=[], metavar='SECTION:KEY=VALUE', help='options that overrule the file'
+    )
+    return parser
+
+
+def run(
+    option_file: str | Path,
+    is_train: bool,
+    *,
+    launcher: str = 'none',
+    auto_resume: bool = False,
+    debug: bool = False,
+    force_yml: Sequence[str] = (),
+) -> Path:
+    """Run BasicSR's train or test pipeline in the current directory.
+
+    Args:
+        option_file: YAML.
+        is_train: train, or test.
+        launcher: ``none``, ``pytorch`` or ``slurm``; torchrun is recognised by itself.
+        auto_resume: continue from the newest saved state of the experiment of this name.
+        debug: as BasicSR's flag.
+        force_yml: see ``option_files.force``.
+
+    Returns:
+        The folder of the experiment or of the results.
+
+    Raises:
+        InputError: what the user can mend; nothing is left behind that this call has made, unless it had already
+            saved a state.
+    """
+    options = load_options(option_file, is_train, force_yml)
+    root = Path.cwd()
+    complete(options, root, is_train, auto_resume, debug)
+    launcher = detect_launcher(launcher)
+    use_gpu = options['num_gpu'] > 0
+    if options['keep_memory'] and not use_gpu:
+        keep_freed_memory()
+    with process_group(launcher, use_gpu and torch.cuda.is_available(), options.get('dist_params', {}).get('port')):
+        options['dist'] = launcher != 'none'
+        options['rank'], options['world_size'] = get_dist_info()
+        set_random_seed(options['manual_seed'] + options['rank'])
+        sets = check_run(options, options['world_size'])
+        folder = Path(options['path']['experiments_root' if is_train else 'results_root'])
+        with _nothing_half_made(folder, options['rank']), _replaced(options, sets, str(option_file)):
+            pipeline = basicsr.train.train_pipeline if is_train else basicsr.test.test_pipeline
+            pipeline(str(root))
+    return folder
+
+
+def complete(options: dict[str, Any], root: Path, is_train: bool, auto_resume: bool, debug: bool) -> None:
+    """Add in place what BasicSR's parse_options adds to an option file: phases, flags and the run's paths."""
+    options['is_train'], options['auto_resume'] = is_train, auto_resume
+    if debug and not options['name'].startswith('debug'):
+        options['name'] = 'debug_' + options['name']
+    if options['num_gpu'] == 'auto':
+        options['num_gpu'] = torch.cuda.device_count()
+    for phase, dataset in options['datasets'].items():
+        dataset['phase'] = phase.split('_')[0]
+        dataset['scale'] = options['scale']
+        dataset.setdefault('seed', options['manual_seed'])
+        for key in ('dataroot_gt', 'dataroot_lq'):
+            if dataset.get(key):
+                dataset[key] = os.path.expanduser(dataset[key])
+    paths = options['path']
+    paths.setdefault('resume_state', None)
+    for key in ('pretrain_network_g', 'resume_state'):
+        if paths.get(key):
+            paths[key] = os.path.expanduser(paths[key])
+    folder = root / ('experiments' if is_train else 'results') / options['name']
+    paths['experiments_root' if is_train else 'results_root'] = str(folder)
+    paths['log'] = str(folder)
+    paths['visualization'] = str(folder / 'visualization')
+    if is_train:
+        paths['models'] = str(folder / 'models')
+        paths['training_states'] = str(folder / 'training_states')
+        if 'debug' in options['name']:
+            options['val']['val_freq'] = options['logger']['save_checkpoint_freq'] = 8
+            options['logger']['print_freq'] = 1
+
+
+@contextlib.contextmanager
+def _nothing_half_made(folder: Path, rank: int) -> Iterator[None]:
+    """Remove a folder that this run has made when the user's input ends it before anything is saved in it."""
+    began = time.time()
+    try:
+        yield
+    except InputError as error:
+        made_here = folder.is_dir() and folder.stat().st_ctime >= began - 1
+        kept = any(folder.glob('models/*.pth')) or any(folder.glob('*.csv')) if made_here else True
+        _reset_logger()  # closes the log file
+        if made_here and not kept and rank == 0:
+            shutil.rmtree(folder)
+            shutil.rmtree(folder.parent.parent / 'tb_logger' / folder.name, ignore_errors=True)
+            for parent in (folder.parent, folder.parent.parent / 'tb_logger'):
+                with contextlib.suppress(OSError):
+                    parent.rmdir()  # only if empty
+        raise InputError(clear_message(error)) from error
+
+
+@contextlib.contextmanager
+def _replaced(options: dict[str, Any], sets: dict[str, Dataset], option_file: str) -> Iterator[None]:
+    """Put our functions into BasicSR's pipelines for the time of the block."""
+
+    def parse_options(root_path: str, is_train: bool = True) -> tuple[dict[str, Any], argparse.Namespace]:
+        """The options are resolved and checked already; BasicSR's reader ignores unknown keys and ``_base_``."""
+        return options, argparse.Namespace(opt=option_file)
+
+    def build_dataset(dataset_options: dict[str, Any]) -> Dataset:
+        """The check before the run has built the data sets already."""
+        return sets[dataset_options['name']]
+
+    def create_train_val_dataloader(opt: dict[str, Any], logger: logging.Logger) -> tuple:
+        """BasicSR's stops early: it counts epochs with ceil while its loader drops the last batch."""
+        return _train_and_val_loaders(opt, sets, logger)
+
+    replacements: dict[ModuleType, dict[str, Callable]] = {
+        basicsr.train: {
+            'parse_options': parse_options,
+            'create_train_val_dataloader': create_train_val_dataloader,
+            'load_resume_state': _load_resume_state,
+            'copy_opt_file': lambda _, folder: write_resolved(options, option_file, folder),
+            'CPUPrefetcher': _Batches,
+        },
+        basicsr.test: {'parse_options': parse_options, 'build_dataset': build_dataset},
+    }
+    originals = {module: {name: getattr(module, name) for name in names} for module, names in replacements.items()}
+    _reset_logger()
+    for module, functions in replacements.items():
+        for name, function in functions.items():
+            setattr(module, name, function)
+    try:
+        yield
+        if not options['is_train']:
+            write_resolved(options, option_file, options['path']['results_root'])
+    finally:
+        for module, functions in originals.items():
+            for name, function in functions.items():
+                setattr(module, name, function)
+        _reset_logger()
+
+
+def write_resolved(options: dict[str, Any], option_file: str, folder: str | Path) -> None:
+    """Write the plain options of a run beside its log, as BasicSR copies its option file."""
+    if options['rank'] != 0:
+        return
+    added = ('is_train', 'auto_resume', 'dist', 'rank', 'world_size', 'root_path')
+    given = ('pretrain_network_g', 'strict_load_g', 'param_key_g', 'resume_state', 'ignore_resume_networks')
+    plain = {k: v for k, v in options.items() if k not in added}
+    plain['path'] = {k: v for k, v in options['path'].items() if k in given}
+    plain['datasets'] = {
+        phase: {k: v for k, v in d.items() if k not in ('phase', 'scale')} for phase, d in options['datasets'].items()
+    }
+    header = f'# {time.asctime()}\n# {shlex.join(sys.argv)}\n# resolved from {option_file}\n\n'
+    write_text(Path(folder) / RESOLVED_NAME, header + to_yaml(plain))
+
+
+def _train_and_val_loaders(opt: dict[str, Any], sets: dict[str, Dataset], logger: logging.Logger) -> tuple:
+    train_loader, sampler, val_loaders = None, None, []
+    common = {'num_gpu': opt['num_gpu'], 'dist': opt['dist'], 'seed': opt['manual_seed']}
+    for phase, dataset_options in opt['datasets'].items():
+        dataset = sets[dataset_options['name']]
+        if phase == 'train':
+            ratio = dataset_options['dataset_enlarge_ratio']
+            sampler = KeyedSampler(len(dataset), opt['world_size'], opt['rank'], ratio, opt['manual_seed'])
+            loading = dict(dataset_options)
+            loading['persistent_workers'] &= loading['num_worker_per_gpu'] > 0
+            train_loader = build_dataloader(dataset, loading, sampler=sampler, **common)
+        else:
+            val_loaders.append(build_dataloader(dataset, dataset_options, **common))
+            logger.info(f'{dataset_options["name"]}: {len(dataset)} images to validate on')
+    total_iters = int(opt['train']['total_iter'])
+    total_epochs = math.ceil(total_iters / len(train_loader))
+    logger.info(
+        f'{len(train_loader.dataset)} images to train on, {len(train_loader)} steps in an epoch, '
+        f'{total_iters} steps in {total_epochs} epochs'
+    )
+    return train_loader, sampler, val_loaders, total_epochs, total_iters
+
+
+class _Batches:
+    """BasicSR's CPUPrefetcher, less the loading processes that it starts for nothing before the first epoch."""
+
+    def __init__(self, loader: DataLoader) -> None:
+        self.loader = loader
+
+    def reset(self) -> None:
+        self.batches = iter(self.loader)
+
+    def next(self) -> dict[str, Any] | None:
+        return next(self.batches, None)
+
+
+def _load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
+    """BasicSR's asks CUDA for its device even on a CPU, and looks for states in ./experiments alone."""
+    path = opt['path'].get('resume_state')
+    if opt['auto_resume']:
+        states = sorted(Path(opt['path']['training_states']).glob('*.state'), key=lambda p: int(p.stem))
+        path = states[-1] if states else path
+    if not path:
+        return None
+    try:
+        state = torch.load(path, map_location='cpu', weights_only=True)
+        iteration = state['iter']
+    except Exception as error:  # torch.load raises many kinds for a broken file
+        raise InputError(f'path.resume_state: {path} is no training state; delete it to use an older one') from error
+    opt['path']['resume_state'] = str(path)
+    check_resume(opt, iteration)
+    return state
+
+
+def _reset_logger() -> None:
+    """BasicSR configures its logger once for each process; every run gets a log file of its own here."""
+    logger = logging.getLogger('basicsr')
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
+    initialized_logger.clear()
+
+
+def log(message: str) -> None:
+    """A line in the run's log."""
+    get_root_logger().info(message)

@@ -1,0 +1,139 @@
+"""Every key of an option file: its type, default, unit and meaning, in one place.
+
+The loader checks option files against it, and options/README.md is written from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+REQUIRED = object()
+
+
+@dataclass(frozen=True)
+class Key:
+    """One option.
+
+    Args:
+        kind: the Python type, or several; an int serves where a float is wanted.
+        default: taken where the key is absent; REQUIRED refuses the file, None leaves the option off.
+        doc: one sentence.
+        unit: such as ``px``.
+        choices: the values allowed, if few.
+        minimum: the smallest number allowed.
+    """
+
+    kind: type | tuple[type, ...]
+    default: Any
+    doc: str
+    unit: str = ''
+    choices: tuple[Any, ...] = ()
+    minimum: float | None = None
+
+    @property
+    def kinds(self) -> tuple[type, ...]:
+        return self.kind if isinstance(self.kind, tuple) else (self.kind,)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A section ``{type: NAME, ...}`` that builds a registered part; its other keys are the part's arguments.
+
+    Args:
+        registry: ``arch``, ``loss``, ``metric``, ``optimiser`` or ``scheduler``.
+        doc: one sentence.
+        many: a list of such sections is taken too.
+        required: whether the section must be there.
+    """
+
+    registry: str
+    doc: str
+    many: bool = False
+    required: bool = False
+
+
+@dataclass(frozen=True)
+class Named:
+    """A section whose keys the user chooses, all with the same content."""
+
+    content: Any
+    doc: str
+    pattern: str = r'.+'
+
+
+Section = Mapping[str, Any]
+
+DATASET: Section = {
+    'name': Key(str, REQUIRED, 'Name of the set, in logs and result files.'),
+    'type': Key(str, 'PairedRainDataset', 'Registered data set.'),
+    'dataroot_lq': Key(str, REQUIRED, 'Rainy images: a folder or an X.lmdb, relative to where the command runs.'),
+    'dataroot_gt': Key(str, None, 'Clean images, likewise; may be absent in tests without targets.'),
+    'io_backend': {
+        'type': Key(str, None, 'As BasicSR names it; told from the data roots when absent.', choices=('disk', 'lmdb')),
+    },
+    'gt_size': Key(int, None, 'Side of a training patch; smaller images are extended by reflection.', 'px', minimum=1),
+    'use_hflip': Key(bool, True, 'Random horizontal flips in training.'),
+    'use_vflip': Key(bool, True, 'Random vertical flips in training.'),
+    'seed': Key(int, None, 'Seed of the patches and flips; manual_seed when absent.', minimum=0),
+    'batch_size_per_gpu': Key(int, 1, 'Patches in one step of one process.', 'images', minimum=1),
+    'num_worker_per_gpu': Key(int, 0, 'Processes that load images; 0 loads in the training process.', minimum=0),
+    'dataset_enlarge_ratio': Key(int, 1, 'Passes through the images that count as one epoch.', minimum=1),
+    'persistent_workers': Key(bool, False, 'Keep the loading processes between epochs.'),
+    'pin_memory': Key(bool, False, 'Load into page-locked memory, which speeds copies to a GPU.'),
+    'prefetch_mode': Key(str, None, 'cuda copies the next batch to the GPU ahead of time.', choices=('cuda',)),
+    'phase': Key(str, None, 'Set by the loader.'),
+    'scale': Key(int, None, 'Set by the loader.'),
+}
+
+METRIC = Part('metric', 'A registered metric with its arguments; `better: higher` or `lower`.')
+
+OPTIONS: Section = {
+    'name': Key(str, REQUIRED, 'Name of the experiment: its folder under experiments/ or results/.'),
+    'model_type': Key(str, 'DerainModel', 'Registered model class that trains and tests the network.'),
+    'scale': Key(int, 1, 'Output over input size; 1 for deraining.', choices=(1,)),
+    'num_gpu': Key((int, str), 'auto', 'GPUs of one process; 0 is the CPU, auto takes what is there.', minimum=0),
+    'manual_seed': Key(int, 0, 'Seed of weights, order, patches and flips.', minimum=0),
+    'channels_last': Key(bool, False, 'Keep channels next to each other in memory; faster on CPUs and tensor cores.'),
+    'keep_memory': Key(bool, True, 'On a CPU under Linux, let freed memory stay with the process; 1.4 times faster.'),
+    'find_unused_parameters': Key(bool, False, 'For networks that leave parameters unused, in several processes.'),
+    'dist_params': {'port': Key(int, None, 'Port of the first process under Slurm.', minimum=1)},
+    'datasets': Named(DATASET, 'Image sets: train, val, val_2, test, test_2 ...', r'(train|val|test)(_\w+)?'),
+    'network_g': Part('arch', 'The network and its arguments.', required=True),
+    'path': {
+        'pretrain_network_g': Key(str, None, 'Weight file to start from or to test.'),
+        'strict_load_g': Key(bool, True, 'Refuse a weight file that does not fit in every name and shape.'),
+        'param_key_g': Key(str, 'params_ema', 'Which weights of the file; averaged ones by default, if it has any.'),
+        'resume_state': Key(str, None, 'Training state to continue from; --auto_resume finds the newest.'),
+        'ignore_resume_networks': Key(list, None, 'Networks whose weights a resume leaves alone.'),
+    },
+    'train': {
+        'total_iter': Key(int, REQUIRED, 'Steps of the optimiser.', 'iterations', minimum=1),
+        'warmup_iter': Key(int, -1, 'Steps over which the learning rate rises linearly; -1 for none.', 'iterations'),
+        'optim_g': Part('optimiser', 'An optimiser of torch.optim and its arguments.', required=True),
+        'scheduler': Part('scheduler', 'Schedules of mmengine (begin, end and T_max in iterations) or BasicSR.', True),
+        'pixel_opt': Part('loss', 'Loss between output and target.'),
+        'perceptual_opt': Part('loss', 'Perceptual loss of BasicSR, added to the pixel loss.'),
+        'ema_decay': Key(float, 0.0, 'Decay of the averaged weights, which are then validated; 0 for none.', minimum=0),
+        'grad_clip': Key(float, None, 'Largest norm of the gradient; absent for no clipping.', minimum=0),
+    },
+    'val': {
+        'val_freq': Key(int, 5000, 'Steps between two validations.', 'iterations', minimum=1),
+        'save_img': Key(bool, False, 'Write the derained images as PNG.'),
+        'suffix': Key(str, None, 'Added to the names of these images.'),
+        'pbar': Key(bool, False, 'Show a progress bar.'),
+        'metrics': Named(METRIC, 'Scores by the name they have in results.'),
+    },
+    'logger': {
+        'print_freq': Key(int, 100, 'Steps between two log lines.', 'iterations', minimum=1),
+        'save_checkpoint_freq': Key(int, 5000, 'Steps between two saved states.', 'iterations', minimum=1),
+        'use_tb_logger': Key(bool, True, 'Write TensorBoard files to tb_logger/.'),
+        'wandb': {
+            'project': Key(str, None, 'Project on Weights & Biases; absent for none.'),
+            'resume_id': Key(str, None, 'Run there to continue.'),
+        },
+    },
+}
+
+TEST_ONLY_OPTIONAL = ('train', 'logger')  # sections that a test file need not have
