@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-import torch
 from torch.utils.data import Sampler
+
+from ddsa_arch.ops.seeds import sample_rng
 
 
 class KeyedSampler(Sampler[int]):
@@ -29,6 +30,7 @@ class KeyedSampler(Sampler[int]):
         self.rank = rank
         self.seed = seed
         self.epoch = 0
+        self.skipped_epoch, self.skipped = 0, 0
         self.num_samples = math.ceil(length * ratio / num_replicas)
         self.total = self.num_samples * num_replicas
 
@@ -36,11 +38,15 @@ class KeyedSampler(Sampler[int]):
         """Choose the epoch whose order the next iteration gives."""
         self.epoch = epoch
 
+    def resume(self, epoch: int, samples: int) -> None:
+        """Leave out the first ``samples`` of this process in ``epoch``, which a run before this one has seen."""
+        self.skipped_epoch, self.skipped = epoch, samples
+
     def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed((self.seed << 32) + self.epoch)
-        order = torch.randperm(self.total, generator=generator).tolist()
+        order = sample_rng(self.seed, self.epoch).permutation(self.total).tolist()
         first_place = 1 + self.epoch * self.total
-        for position in range(self.rank, self.total, self.num_replicas):
+        skipped = self.skipped if self.epoch == self.skipped_epoch else 0
+        for position in range(self.rank + skipped * self.num_replicas, self.total, self.num_replicas):
             yield (first_place + position) * self.length + order[position] % self.length
 
     def __len__(self) -> int:

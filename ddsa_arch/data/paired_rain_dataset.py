@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import random
+import struct
+from collections.abc import Iterator
 from typing import Any
 
 import cv2
@@ -19,8 +22,8 @@ from ddsa_arch.ops.errors import InputError
 from ddsa_arch.ops.patches import random_crop, random_flips
 from ddsa_arch.ops.seeds import sample_rng
 
-EXIF_ORIENTATION = 274
-EXIF_TURNED = (5, 6, 7, 8)  # orientations that swap width and height
+TIFF_WIDTH, TIFF_HEIGHT, ORIENTATION = 256, 257, 274  # tags; EXIF data hold the last one too
+TURNED = (5, 6, 7, 8)  # orientations that swap width and height
 
 
 @DATASET_REGISTRY.register()
@@ -80,6 +83,10 @@ class PairedRainDataset(Dataset):
     def __len__(self) -> int:
         return len(self.stems)
 
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Once through all images: without it a loop would not end, as no code is too large."""
+        return (self[index] for index in range(len(self)))
+
     def __getitem__(self, code: int) -> dict[str, Any]:
         place, index = divmod(code, len(self.stems))
         stem = self.stems[index]
@@ -88,7 +95,7 @@ class PairedRainDataset(Dataset):
         if len({picture.shape for picture in pictures}) > 1:
             raise InputError(f'{stem}: input and target have unequal sizes; replace or remove this pair')
         if self.train:
-            rng = sample_rng(self.seed, place) if place else np.random.default_rng(random.getrandbits(32))
+            rng = sample_rng(self.seed, place) if place > 0 else np.random.default_rng(random.getrandbits(32))
             pictures = random_crop(pictures, self.size, rng)
             pictures = random_flips(
                 pictures, rng, self.opt.get('use_hflip', True), self.opt.get('use_vflip', True)
@@ -101,6 +108,19 @@ def to_tensor(image: np.ndarray) -> Tensor:
     """``(H, W, 3)`` uint8 BGR to float32 ``(3, H, W)`` RGB in [0, 1]."""
     rgb = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_BGR2RGB)
     return torch.from_numpy(rgb).permute(2, 0, 1).contiguous().float().div_(255)
+
+
+def header_size(header: Image.Image) -> tuple[int, int]:
+    """(H, W) that OpenCV gives an image, of which Pillow has read the header alone."""
+    width, height = header.size
+    tags = Image.Exif()
+    if header.format == 'TIFF':  # whose size newer versions of Pillow turn by themselves
+        tags = header.tag_v2
+        width, height = tags[TIFF_WIDTH], tags[TIFF_HEIGHT]
+    else:
+        with contextlib.suppress(SyntaxError, struct.error):  # OpenCV passes over broken EXIF data too
+            tags.load(header.info.get('exif', b''))  # header.getexif() decodes a whole PNG in search of them
+    return (width, height) if tags.get(ORIENTATION) in TURNED else (height, width)
 
 
 class _Side:
@@ -128,8 +148,7 @@ class _Side:
             return self.found[stem].shape[:2]
         try:
             with Image.open(self.found[stem]) as header:
-                turned = header.getexif().get(EXIF_ORIENTATION) in EXIF_TURNED
-                return header.size if turned else header.size[::-1]
+                return header_size(header)
         except (OSError, SyntaxError) as error:
             raise InputError(
                 f'{self.found[stem]}: not a readable image ({error}); replace it, or remove it with its partner'

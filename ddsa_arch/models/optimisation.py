@@ -14,7 +14,6 @@ from torch.optim import Optimizer
 from ddsa_arch.ops.errors import InputError, did_you_mean
 
 BASICSR_SCHEDULERS = {
-    'MultiStepLR': basicsr_schedulers.MultiStepRestartLR,
     'MultiStepRestartLR': basicsr_schedulers.MultiStepRestartLR,
     'CosineAnnealingRestartLR': basicsr_schedulers.CosineAnnealingRestartLR,
 }
@@ -52,13 +51,16 @@ def build_schedulers(
     Args:
         optimiser: whose learning rate they set.
         options: ``{type, ...}`` or a list of them, each with the ``begin`` and ``end`` of its iterations. Types are
-            mmengine's parameter schedulers, which count iterations here, and the three of BasicSR under their names.
+            mmengine's parameter schedulers, which count iterations here, and BasicSR's two schedules with restarts.
 
     Raises:
         InputError: unknown name, or options that the schedule does not take.
     """
+    entries = [options] if isinstance(options, Mapping) else list(options)
+    # those of BasicSR are torch's and must wrap the optimiser before mmengine's do
+    entries.sort(key=lambda entry: entry.get('type') not in BASICSR_SCHEDULERS)
     built = []
-    for entry in [options] if isinstance(options, Mapping) else options:
+    for entry in entries:
         arguments = dict(entry)
         name = arguments.pop('type', None)
         if name not in SCHEDULERS:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-# BT.601 studio range, MATLAB's rgb2ycbcr: Y = 16 + (65.481 R + 128.553 G + 24.966 B) / 255 with R, G, B in [0, 255]
-Y_WEIGHTS_BGR = np.array([24.966, 128.553, 65.481]) / 255.0
-Y_OFFSET = 16.0
+# BT.601 studio range, MATLAB's rgb2ycbcr: Y = 16 + (65.481 R + 128.553 G + 24.966 B) / 255 with R, G, B in [0, 255].
+# In units of 1 / 255000 all is whole, so that rounding up from a half depends on no processor's matrix product.
+Y_WEIGHTS_BGR = np.array([24966.0, 128553.0, 65481.0])
+Y_UNIT = 255_000
+Y_OFFSET = 16 * Y_UNIT
 
 
 def luma(image: np.ndarray, rounded: bool) -> np.ndarray:
@@ -17,4 +19,4 @@ def luma(image: np.ndarray, rounded: bool) -> np.ndarray:
         rounded: to whole numbers, as MATLAB's rgb2ycbcr does with uint8 images.
     """
     y = image @ Y_WEIGHTS_BGR + Y_OFFSET
-    return np.floor(y + 0.5) if rounded else y
+    return np.floor((y + Y_UNIT // 2) / Y_UNIT) if rounded else y / Y_UNIT

@@ -25,21 +25,33 @@ def decode_image(data: bytes | memoryview, name: str) -> np.ndarray:
     Raises:
         InputError: the bytes are no image, or are cut off.
     """
-    buffer = np.frombuffer(data, np.uint8)
-    image = cv2.imdecode(buffer, cv2.IMREAD_COLOR) if buffer.size else None
-    if image is None or _is_truncated(buffer):
-        kind = 'empty' if not buffer.size else 'truncated or not an image'
-        raise InputError(f'{name}: {kind} ({buffer.size} bytes); replace it, or remove it together with its partner')
+    data = bytes(data)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    except cv2.error:  # a header that tells of billions of pixels
+        image = None
+    if image is None or _is_truncated(data):
+        kind = 'truncated or not an image' if data else 'empty'
+        raise InputError(f'{name}: {kind} ({len(data)} bytes); replace it, or remove it together with its partner')
     return image
 
 
-def _is_truncated(buffer: np.ndarray) -> bool:
-    """Whether a PNG or JPEG lacks its end mark: OpenCV fills the missing rows of such a file with grey."""
-    tail = buffer[-4096:].tobytes()  # some cameras append padding
-    if buffer[:4].tobytes() == b'\x89PNG':
-        return b'IEND' not in tail
-    if buffer[:3].tobytes() == b'\xff\xd8\xff':
-        return b'\xff\xd9' not in tail
+def _is_truncated(data: bytes) -> bool:
+    """Whether a PNG or JPEG lacks its end mark: OpenCV fills the missing rows of such a file with grey.
+
+    The search begins behind a JPEG's headers, as the preview in them has an end mark too, and goes to the end of the
+    file, as phones append a film of any length.
+    """
+    if data.startswith(b'\x89PNG'):
+        at = 8
+        while (kind := data[at + 4 : at + 8]) and kind != b'IEND':
+            at += 12 + int.from_bytes(data[at : at + 4], 'big')
+        return kind != b'IEND'
+    if data.startswith(b'\xff\xd8\xff'):
+        at = 2
+        while data[at : at + 1] == b'\xff' and data[at + 1 : at + 2] != b'\xda':  # segments, up to the first scan
+            at += 1 if data[at + 1 : at + 2] == b'\xff' else 2 + int.from_bytes(data[at + 2 : at + 4], 'big')
+        return data.rfind(b'\xff\xd9', at) < 0
     return False
 
 
@@ -62,7 +74,10 @@ def encode_image(image: np.ndarray, suffix: str = '.png') -> bytes:
                '.webp': [cv2.IMWRITE_WEBP_QUALITY, 101], '.png': [cv2.IMWRITE_PNG_COMPRESSION, 3]}  # fmt: skip
     if suffix.lower() not in IMAGE_SUFFIXES:
         raise InputError(f'image format {suffix!r} is not known; use one of {", ".join(IMAGE_SUFFIXES)}')
-    done, data = cv2.imencode(suffix, image, options.get(suffix.lower(), []))
+    try:
+        done, data = cv2.imencode(suffix, image, options.get(suffix.lower(), []))
+    except cv2.error:  # an image without pixels
+        done = False
     if not done:
         raise InputError(f'an image of shape {image.shape} cannot be encoded as {suffix}')
     return data.tobytes()
@@ -90,7 +105,7 @@ def images_by_stem(folder: str | Path, role: str = 'folder') -> dict[str, Path]:
         raise InputError(f'{role}: no folder {folder}')
     found: dict[str, Path] = {}
     doubles = []
-    for path in sorted(folder.iterdir(), key=lambda p: natural_key(p.name)):
+    for path in sorted(folder.iterdir(), key=lambda p: (natural_key(p.name), p.name)):
         if path.name.startswith('.') or path.suffix.lower() not in IMAGE_SUFFIXES or not path.is_file():
             continue
         if path.stem in found:
@@ -130,4 +145,4 @@ def some(names: list[str]) -> str:
 
 def natural_key(name: str) -> list[tuple[int, int | str]]:
     """Sorts names as people count: norain-2 before norain-10."""
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r'(\d+)', name) if part]
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r'(\d+)', name) if part]

@@ -7,6 +7,7 @@ larger), and stock BasicSR reads them. A store is written as ``X.lmdb.part`` and
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -23,7 +24,9 @@ from ddsa_arch.ops.images import decode_image, some
 META_NAME = 'meta_info.txt'
 PART_SUFFIX = '.part'
 COMMIT_EVERY = 256  # images per transaction: what an interruption can cost
-MAP_SPARE = 64 << 20  # room beyond the images for pages and keys, in bytes
+MAP_SPARE = 64 << 20  # room beyond the images, in bytes
+PAGE = 4096  # of LMDB, in bytes
+LONGEST_KEY = 500  # bytes; LMDB's limit is 511
 META_LINE = re.compile(r'^(?P<name>.+?)(?:\.\w+)? \((?P<h>\d+),(?P<w>\d+),(?P<c>\d+)\)(?: (?P<level>-?\d+))?\s*$')
 
 
@@ -39,12 +42,13 @@ class Entry:
 # --- reading -----------------------------------------------------------------------------------------------
 
 # lmdb refuses to open a database twice in a process, and an open one must not cross a fork: one shared handle per
-# database and process, dropped in a forked child.
-_open_environments: dict[str, lmdb.Environment] = {}
+# database and process, dropped in a forked child. Beside it stands the identity of its file, so that a store that
+# was made again is opened again.
+_open_environments: dict[str, tuple[lmdb.Environment, tuple[int, int]]] = {}
 
 
 def _forget_environments() -> None:
-    for environment in _open_environments.values():
+    for environment, _ in _open_environments.values():
         environment.close()
     _open_environments.clear()
 
@@ -73,8 +77,9 @@ def read_entries(path: str | Path, role: str = 'LMDB') -> dict[str, Entry]:
         raise InputError(f'{role}: no LMDB {path}; make it with: ddsa data lmdb')
     try:
         lines = meta.read_text(encoding='utf-8').splitlines()
-    except OSError as error:
-        raise InputError(f'{role}: {meta} cannot be read ({error.strerror}); make the store again') from error
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else 'not UTF-8'
+        raise InputError(f'{role}: {meta} cannot be read ({reason}); make the store again') from error
     entries = {}
     for line in filter(str.strip, lines):
         match = META_LINE.match(line)
@@ -93,19 +98,30 @@ def read_value(path: str | Path, key: str) -> bytes:
     Raises:
         InputError: the key is not in the store, or there is no store.
     """
-    place = os.path.realpath(path)
-    environment = _open_environments.get(place)
-    if environment is None:
-        try:
-            environment = lmdb.open(place, readonly=True, lock=False, readahead=False, meminit=False, max_readers=1024)
-        except lmdb.Error as error:
-            raise InputError(f'{path}: no readable LMDB ({error}); make it with: ddsa data lmdb') from error
-        _open_environments[place] = environment
-    with environment.begin() as transaction:
+    with _environment(path).begin() as transaction:
         value = transaction.get(key.encode('utf-8'))
     if value is None:
         raise InputError(f'{path}: no image {key!r}; meta_info.txt and data.mdb differ, make the store again')
     return value
+
+
+def _environment(path: str | Path) -> lmdb.Environment:
+    """This process's handle of a store."""
+    place = os.path.realpath(path)
+    try:
+        status = os.stat(os.path.join(place, 'data.mdb'))
+        identity = (status.st_dev, status.st_ino)
+        environment, opened = _open_environments.get(place, (None, None))
+        if opened != identity:
+            if environment is not None:
+                environment.close()
+                del _open_environments[place]
+            environment = lmdb.open(place, readonly=True, lock=False, readahead=False, meminit=False, max_readers=1024)
+            _open_environments[place] = environment, identity
+    except (OSError, lmdb.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f'{path}: no readable LMDB ({reason}); make it with: ddsa data lmdb') from error
+    return environment
 
 
 # --- writing -----------------------------------------------------------------------------------------------
@@ -120,7 +136,7 @@ def write_pair_stores(
     """Write ``out/input.lmdb`` and ``out/target.lmdb`` from image files paired by stem.
 
     Every image is decoded once before it is stored, and all that is wrong is reported together. Nothing is left
-    behind by an error; after a kill the next call goes on where it stopped.
+    behind by an error in the images; after a kill or a full disk the next call goes on where it stopped.
 
     Args:
         inputs: rainy image files by stem.
@@ -132,42 +148,53 @@ def write_pair_stores(
         The paths of the two stores.
 
     Raises:
-        InputError: a store is there already; a key cannot be used; an image is broken; a pair has unequal sizes.
+        InputError: a store is there already; a key cannot be used; an image is broken; a pair has unequal sizes; the
+            folder cannot be written.
     """
-    finals = [Path(out) / 'input.lmdb', Path(out) / 'target.lmdb']
+    out = Path(out)
+    stems = list(inputs)
+    _check_keys(stems)
+    finals = [out / 'input.lmdb', out / 'target.lmdb']
     _reopen_half_published(finals)
     for final in finals:
         if final.exists():
             raise InputError(f'{final} is there already; delete it first, or give another --out')
-    stems = list(inputs)
-    _check_keys(stems)
-    made_out = not Path(out).exists()
-    writers = [
-        _StoreWriter(final, sum(path.stat().st_size for path in side.values()))
-        for final, side in zip(finals, (inputs, targets), strict=True)
-    ]
-    problems = []
+    sizes = [[path.stat().st_size for path in side.values()] for side in (inputs, targets)]
+    missing = [folder for folder in (out, *out.parents) if not folder.exists()]
+    writers = []
+    problems, unusable = [], 0
     try:
-        for stem, loaded in zip(stems, _load_ahead(stems, inputs, targets, writers, progress), strict=True):
-            problems += loaded.problems
-            if not problems:
-                for writer, path, data, shape in zip(
-                    writers, (inputs[stem], targets[stem]), loaded.data, loaded.shapes, strict=True
-                ):
-                    writer.put(Entry(stem, path.name, shape), data)
+        for final, bytes_of_images in zip(finals, sizes, strict=True):
+            writers.append(_StoreWriter(final, bytes_of_images))
+        # an error must not close an environment that a loading thread reads
+        with contextlib.closing(_load_ahead(stems, inputs, targets, writers, progress)) as pairs:
+            for stem, loaded in zip(stems, pairs, strict=True):
+                problems += loaded.problems
+                unusable += bool(loaded.problems)
+                if not problems:
+                    for writer, path, data, shape in zip(
+                        writers, (inputs[stem], targets[stem]), loaded.data, loaded.shapes, strict=True
+                    ):
+                        writer.put(Entry(stem, path.name, shape), data)
         if problems:
-            raise InputError(f'{len(problems)} of {len(stems)} pairs cannot be used:\n  ' + '\n  '.join(problems))
+            raise InputError(f'{unusable} of {len(stems)} pairs cannot be used:\n  ' + '\n  '.join(problems))
         for writer in writers:
             writer.finish()
     except InputError:
         for writer in writers:
             writer.discard()
-        if made_out:
-            shutil.rmtree(out, ignore_errors=True)
         raise
+    except (OSError, lmdb.Error) as error:
+        raise InputError(
+            f'{out}: cannot be written ({error}); mend that and run the command again, which goes on where it stopped, '
+            f'or delete {out / "*.lmdb.part"}, or give another --out'
+        ) from error
     finally:
         for writer in writers:
             writer.close()
+        for folder in missing:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # only if empty
     for writer in writers:
         writer.publish()
     return finals[0], finals[1]
@@ -182,12 +209,17 @@ def _reopen_half_published(finals: Sequence[Path]) -> None:
 
 
 def _check_keys(stems: Sequence[str]) -> None:
-    """BasicSR cuts a key at its first dot, and splits a line of meta_info.txt at blanks."""
-    bad = [s for s in stems if '.' in s or not s.strip() or len(s.encode('utf-8')) > 500]
+    """BasicSR cuts a key at its first dot, and meta_info.txt is UTF-8 with a line for each key."""
+    bad = []
+    for stem in stems:
+        encoded = stem.encode('utf-8', 'ignore')  # without the bytes of a file name that are not UTF-8
+        is_text = encoded.decode('utf-8') == stem and len(f'{stem}.'.splitlines()) == 1
+        if not is_text or '.' in stem or not stem.strip() or len(encoded) > LONGEST_KEY:
+            bad.append(repr(stem))
     if bad:
         raise InputError(
             f'{len(bad)} names cannot be keys of an LMDB: {some(bad)}; rename the files '
-            '(no dot before the suffix, not blank, at most 500 bytes)'
+            f'(no dot before the suffix, not blank, one line of UTF-8 of at most {LONGEST_KEY} bytes)'
         )
 
 
@@ -236,12 +268,14 @@ def _load_ahead(
 class _StoreWriter:
     """One store in the making, ``X.lmdb.part``."""
 
-    def __init__(self, final: Path, bytes_of_images: int) -> None:
+    def __init__(self, final: Path, bytes_of_images: Sequence[int]) -> None:
         self.final = final
         self.part = final.with_name(final.name + PART_SUFFIX)
         self.part.mkdir(parents=True, exist_ok=True)
-        pages = bytes_of_images * 2  # a value begins on a page of its own
-        self.environment = lmdb.open(str(self.part), map_size=pages + MAP_SPARE, readahead=False)
+        data = self.part / 'data.mdb'
+        left = data.stat().st_size if data.exists() else 0  # by an interrupted run, perhaps of other images
+        pages = sum(2 * size + 2 * PAGE for size in bytes_of_images)  # a value begins on a page of its own
+        self.environment = lmdb.open(str(self.part), map_size=left + pages + MAP_SPARE, readahead=False)
         self.transaction = self.environment.begin(write=True)
         self.entries: list[Entry] = []
 

@@ -10,6 +10,7 @@ def sample_rng(seed: int, *key: int) -> np.random.Generator:
 
     Args:
         seed: of the experiment, ``manual_seed``.
-        key: non-negative integers, such as the position of a sample in the run.
+        key: non-negative integers, such as the position of a sample in the run; as many at every use, since
+            zeros at the end do not count.
     """
     return np.random.default_rng([seed, *key])

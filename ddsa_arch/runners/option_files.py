@@ -130,6 +130,15 @@ def load_options(path: str | Path, is_train: bool, force_yml: Sequence[str] = ()
     return checked
 
 
+def check_network(network_g: Any) -> dict[str, Any]:
+    """A ``network_g`` section, checked by itself.
+
+    Raises:
+        InputError: unknown network or argument.
+    """
+    return _check_part(coerce_numbers(network_g), OPTIONS['network_g'], 'network_g')
+
+
 def coerce_numbers(value: Any) -> Any:
     """Turn strings that write a number in exponent form, such as ``1e-4``, into that number, at any depth.
 

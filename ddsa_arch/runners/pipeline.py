@@ -24,7 +24,7 @@ import basicsr.test
 import basicsr.train
 import torch
 from basicsr.data import build_dataloader
-from basicsr.utils import get_root_logger, set_random_seed
+from basicsr.utils import set_random_seed
 from basicsr.utils.dist_util import get_dist_info
 from basicsr.utils.logger import initialized_logger
 from basicsr.utils.misc import check_resume
@@ -63,8 +63,9 @@ def run(
     auto_resume: bool = False,
     debug: bool = False,
     force_yml: Sequence[str] = (),
+    root: str | Path | None = None,
 ) -> Path:
-    """Run BasicSR's train or test pipeline in the current directory.
+    """Run BasicSR's train or test pipeline.
 
     Args:
         option_file: YAML.
@@ -73,6 +74,7 @@ def run(
         auto_resume: continue from the newest saved state of the experiment of this name.
         debug: as BasicSR's flag.
         force_yml: see ``option_files.force``.
+        root: gets ``experiments/``, ``results/`` and ``tb_logger/``; the current directory by default.
 
     Returns:
         The folder of the experiment or of the results.
@@ -82,7 +84,7 @@ def run(
             saved a state.
     """
     options = load_options(option_file, is_train, force_yml)
-    root = Path.cwd()
+    root = Path(root or Path.cwd()).resolve()
     complete(options, root, is_train, auto_resume, debug)
     launcher = detect_launcher(launcher)
     use_gpu = options['num_gpu'] > 0
@@ -162,15 +164,24 @@ def _replaced(options: dict[str, Any], sets: dict[str, Dataset], option_file: st
         """The check before the run has built the data sets already."""
         return sets[dataset_options['name']]
 
+    resumed: dict[str, Any] = {}
+
+    def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
+        """BasicSR's asks CUDA for its device even on a CPU, and looks for states in ./experiments alone."""
+        state = _read_resume_state(opt)
+        resumed.update(state=state)
+        return state
+
     def create_train_val_dataloader(opt: dict[str, Any], logger: logging.Logger) -> tuple:
-        """BasicSR's stops early: it counts epochs with ceil while its loader drops the last batch."""
-        return _train_and_val_loaders(opt, sets, logger)
+        """BasicSR's stops early, as it counts epochs with ceil while its loader drops the last batch; and a resumed
+        run repeats the images of its epoch."""
+        return _train_and_val_loaders(opt, sets, logger, resumed['state'])
 
     replacements: dict[ModuleType, dict[str, Callable]] = {
         basicsr.train: {
             'parse_options': parse_options,
             'create_train_val_dataloader': create_train_val_dataloader,
-            'load_resume_state': _load_resume_state,
+            'load_resume_state': load_resume_state,
             'copy_opt_file': lambda _, folder: write_resolved(options, option_file, folder),
             'CPUPrefetcher': _Batches,
         },
@@ -207,7 +218,9 @@ def write_resolved(options: dict[str, Any], option_file: str, folder: str | Path
     write_text(Path(folder) / RESOLVED_NAME, header + to_yaml(plain))
 
 
-def _train_and_val_loaders(opt: dict[str, Any], sets: dict[str, Dataset], logger: logging.Logger) -> tuple:
+def _train_and_val_loaders(
+    opt: dict[str, Any], sets: dict[str, Dataset], logger: logging.Logger, state: dict[str, Any] | None
+) -> tuple:
     train_loader, sampler, val_loaders = None, None, []
     common = {'num_gpu': opt['num_gpu'], 'dist': opt['dist'], 'seed': opt['manual_seed']}
     for phase, dataset_options in opt['datasets'].items():
@@ -221,6 +234,9 @@ def _train_and_val_loaders(opt: dict[str, Any], sets: dict[str, Dataset], logger
         else:
             val_loaders.append(build_dataloader(dataset, dataset_options, **common))
             logger.info(f'{dataset_options["name"]}: {len(dataset)} images to validate on')
+    if state:
+        state['epoch'], done = divmod(state['iter'], len(train_loader))
+        sampler.resume(state['epoch'], done * train_loader.batch_size)
     total_iters = int(opt['train']['total_iter'])
     total_epochs = math.ceil(total_iters / len(train_loader))
     logger.info(
@@ -243,8 +259,7 @@ class _Batches:
         return next(self.batches, None)
 
 
-def _load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
-    """BasicSR's asks CUDA for its device even on a CPU, and looks for states in ./experiments alone."""
+def _read_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
     path = opt['path'].get('resume_state')
     if opt['auto_resume']:
         states = sorted(Path(opt['path']['training_states']).glob('*.state'), key=lambda p: int(p.stem))
@@ -268,8 +283,3 @@ def _reset_logger() -> None:
         logger.removeHandler(handler)
         handler.close()
     initialized_logger.clear()
-
-
-def log(message: str) -> None:
-    """A line in the run's log."""
-    get_root_logger().info(message)

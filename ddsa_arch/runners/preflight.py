@@ -13,15 +13,19 @@ from torch.utils.data import Dataset
 from ddsa_arch.ops.errors import InputError
 
 
-def build_network_on_meta(network_g: dict[str, Any]) -> nn.Module:
-    """The network without memory for its weights: tells whether its arguments go together.
+def build_network(network_g: dict[str, Any], device: str = 'cpu') -> nn.Module:
+    """A registered network from its options.
+
+    Args:
+        network_g: ``{type, ...}``, checked.
+        device: where it is built; ``meta`` takes no memory for weights, and tells whether the arguments go together.
 
     Raises:
         InputError: they do not; the network's own message.
     """
     arguments = {k: v for k, v in network_g.items() if k != 'type'}
     try:
-        with torch.device('meta'):
+        with torch.device(device):
             return ARCH_REGISTRY.get(network_g['type'])(**arguments)
     except (ValueError, TypeError) as error:
         raise InputError(f'network_g: {network_g["type"]} cannot be built: {error}') from error
@@ -47,7 +51,7 @@ def check_run(options: dict[str, Any], world_size: int) -> dict[str, Dataset]:
         path = options['path'].get(key)
         if path and not Path(path).is_file():
             raise InputError(f'path.{key}: no file {path}')
-    build_network_on_meta(options['network_g'])
+    build_network(options['network_g'], 'meta')
     sets = {}
     for dataset in options['datasets'].values():
         built = DATASET_REGISTRY.get(dataset['type'])(dataset)

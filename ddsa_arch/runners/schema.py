@@ -112,7 +112,7 @@ OPTIONS: Section = {
         'total_iter': Key(int, REQUIRED, 'Steps of the optimiser.', 'iterations', minimum=1),
         'warmup_iter': Key(int, -1, 'Steps over which the learning rate rises linearly; -1 for none.', 'iterations'),
         'optim_g': Part('optimiser', 'An optimiser of torch.optim and its arguments.', required=True),
-        'scheduler': Part('scheduler', 'Schedules of mmengine (begin, end and T_max in iterations) or BasicSR.', True),
+        'scheduler': Part('scheduler', 'Schedules of mmengine, in iterations; BasicSR with restarts.', True),
         'pixel_opt': Part('loss', 'Loss between output and target.'),
         'perceptual_opt': Part('loss', 'Perceptual loss of BasicSR, added to the pixel loss.'),
         'ema_decay': Key(float, 0.0, 'Decay of the averaged weights, which are then validated; 0 for none.', minimum=0),
@@ -135,5 +135,3 @@ OPTIONS: Section = {
         },
     },
 }
-
-TEST_ONLY_OPTIONAL = ('train', 'logger')  # sections that a test file need not have

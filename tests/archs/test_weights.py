@@ -1,0 +1,71 @@
+import pytest
+import torch
+from torch import nn
+
+from ddsa_arch.archs.weights import load_weights, read_checkpoint
+from ddsa_arch.ops.errors import InputError
+
+
+def net(value=None):
+    module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 3, 1))
+    if value is not None:
+        for parameter in module.parameters():
+            nn.init.constant_(parameter, value)
+    return module
+
+
+def state(value):
+    return net(value).state_dict()
+
+
+@pytest.mark.parametrize(
+    'checkpoint',
+    [
+        state(1.0),
+        {'params': state(1.0)},
+        {'params': state(2.0), 'params_ema': state(1.0)},
+        {'state_dict': {f'module.{k}': v for k, v in state(1.0).items()}, 'epoch': 3},
+    ],
+)
+def test_the_wrappers_in_the_wild_are_known(checkpoint, tmp_path):
+    torch.save(checkpoint, tmp_path / 'w.pth')
+    module = net()
+    load_weights(module, tmp_path / 'w.pth', 'params_ema')
+    assert all((p == 1).all() for p in module.parameters())
+
+
+def test_a_wrapper_can_be_chosen(tmp_path):
+    torch.save({'params': state(2.0), 'params_ema': state(1.0)}, tmp_path / 'w.pth')
+    module = net()
+    load_weights(module, tmp_path / 'w.pth', 'params')
+    assert all((p == 2).all() for p in module.parameters())
+    with pytest.raises(InputError, match="no 'params_g'; it holds params, params_ema"):
+        load_weights(module, tmp_path / 'w.pth', 'params_g')
+
+
+def test_what_does_not_fit_is_named_and_nothing_is_changed(tmp_path):
+    weights = state(1.0)
+    weights['2.weight'] = weights.pop('1.weight')
+    weights['0.weight'] = torch.zeros(5, 3, 1, 1)
+    torch.save(weights, tmp_path / 'w.pth')
+    module = net(7.0)
+    with pytest.raises(InputError) as error:
+        load_weights(module, tmp_path / 'w.pth')
+    for words in ('1 missing: 1.weight', 'not of this network: 2.weight', '(5, 3, 1, 1), wanted (4, 3, 1, 1)', 'w.pth'):
+        assert words in str(error.value)
+    assert all((p == 7).all() for p in module.parameters())
+    load_weights(module, tmp_path / 'w.pth', strict=False)
+    assert (module[0].bias == 1).all()
+    assert (module[0].weight == 7).all()
+
+
+def test_a_file_that_is_missing_cut_off_or_unsafe_is_refused(tmp_path):
+    with pytest.raises(InputError, match='no file'):
+        read_checkpoint(tmp_path / 'none.pth')
+    torch.save(state(1.0), tmp_path / 'w.pth')
+    (tmp_path / 'cut.pth').write_bytes((tmp_path / 'w.pth').read_bytes()[:200])
+    with pytest.raises(InputError, match=r'cut\.pth cannot be read'):
+        read_checkpoint(tmp_path / 'cut.pth')
+    torch.save({'params': net()}, tmp_path / 'code.pth')  # a pickled module would run code
+    with pytest.raises(InputError, match=r'code\.pth cannot be read'):
+        read_checkpoint(tmp_path / 'code.pth')

@@ -1,0 +1,131 @@
+import hashlib
+
+import cv2
+import numpy as np
+import pytest
+import skimage
+
+from ddsa_arch.ops import sample_photos as module
+from ddsa_arch.ops.errors import InputError
+from ddsa_arch.ops.rain import HEAVY, LIGHT
+from ddsa_arch.ops.sample_photos import TEST_PHOTOS, TRAIN_PHOTOS, sample_photos, split_tiles, write_rainy_pairs
+
+
+def digests(folder):
+    return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
+            for p in folder.rglob('*') if p.is_file()}  # fmt: skip
+
+
+def noise(height, width):
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+# Photos
+
+
+def test_photos_are_color_images_in_bgr():
+    photos = sample_photos()
+    assert set(photos) == {*TRAIN_PHOTOS, *TEST_PHOTOS}
+    for photo in photos.values():
+        assert photo.dtype == np.uint8
+        assert photo.shape[2] == 3
+        assert min(photo.shape[:2]) >= 256
+        assert (photo[..., 0] != photo[..., 2]).mean() > 0.5
+    left, right, _ = skimage.data.stereo_motorcycle()
+    expected = {'astronaut': skimage.data.astronaut(), 'chelsea': skimage.data.chelsea(),
+                'coffee': skimage.data.coffee(), 'motorcycle_left': left, 'motorcycle_right': right}  # fmt: skip
+    for name, rgb in expected.items():
+        assert np.array_equal(photos[name], rgb[..., ::-1])
+
+
+def test_no_scene_is_in_training_and_test():
+    train, test = ({name.split('_')[0] for name in names} for names in (TRAIN_PHOTOS, TEST_PHOTOS))
+    assert len(train) >= 3
+    assert len(test) >= 2
+    assert not train & test
+
+
+def test_photos_are_chosen_by_name():
+    assert list(sample_photos(TEST_PHOTOS)) == list(TEST_PHOTOS)
+    with pytest.raises(ValueError, match="'coffe'; did you mean 'coffee'"):
+        sample_photos(['coffe'])
+
+
+def test_a_missing_photo_names_the_remedy(monkeypatch, tmp_path):
+    monkeypatch.setattr(module, '_photo_folder', lambda: tmp_path)
+    with pytest.raises(InputError, match=r'astronaut\.png.*pip install'):
+        sample_photos()
+
+
+def test_a_missing_scikit_image_names_the_remedy(monkeypatch):
+    monkeypatch.setattr(module, 'find_spec', lambda name: None)
+    with pytest.raises(InputError, match='pip install'):
+        sample_photos()
+
+
+# Tiles
+
+
+@pytest.mark.parametrize(('shape', 'tiles'), [((320, 320), 1), ((321, 320), 2), ((500, 741), 6), ((1, 7), 1)])
+def test_tiles_cover_the_image_once(shape, tiles):
+    image = noise(*shape)
+    parts = split_tiles(image, 320)
+    assert len(parts) == tiles
+    sizes = np.array([p.shape[:2] for p in parts.values()])
+    assert sizes.max() <= 320
+    assert (sizes.max(axis=0) - sizes.min(axis=0) <= 1).all()
+    rows = {}
+    for name, part in parts.items():
+        rows.setdefault(name.split('c')[0], []).append(part)
+    assert np.array_equal(np.vstack([np.hstack(row) for row in rows.values()]), image)
+
+
+# Pairs
+
+
+def test_pairs_are_written_without_loss(tmp_path):
+    photos = {'small': noise(40, 30), 'large': noise(50, 70)}
+    assert write_rainy_pairs(photos, tmp_path, HEAVY, seed=1, copies=2, tile_size=40) == (1 + 4) * 2
+    names = {f'{stem}_{i}.png' for stem in ('small', 'large_r0c0', 'large_r0c1', 'large_r1c0', 'large_r1c1')
+             for i in range(2)}  # fmt: skip
+    assert set(digests(tmp_path)) == {f'{side}/{name}' for side in ('input', 'target') for name in names}
+    for copy in range(2):
+        clean = cv2.imread(str(tmp_path / f'target/large_r1c1_{copy}.png'))
+        assert np.array_equal(clean, photos['large'][25:, 35:])
+        rainy = cv2.imread(str(tmp_path / f'input/large_r1c1_{copy}.png'))
+        assert rainy.shape == clean.shape
+        assert rainy.mean() > clean.mean()
+
+
+def test_whole_photos_on_demand(tmp_path):
+    assert write_rainy_pairs({'photo': noise(50, 400)}, tmp_path, LIGHT, seed=1, copies=1, tile_size=None) == 1
+    assert cv2.imread(str(tmp_path / 'input/photo_0.png')).shape == (50, 400, 3)
+
+
+def test_pairs_depend_on_seed_name_and_copy_alone(tmp_path):
+    photo = noise(48, 48)
+    write_rainy_pairs({'a': photo}, tmp_path / 'one', HEAVY, seed=1, copies=1)
+    write_rainy_pairs({'b': photo, 'a': photo}, tmp_path / 'more', HEAVY, seed=1, copies=2)
+    write_rainy_pairs({'a': photo}, tmp_path / 'other', HEAVY, seed=2, copies=1)
+    one, more, other = (digests(tmp_path / name) for name in ('one', 'more', 'other'))
+    assert one.items() <= more.items()
+    assert len({digest for name, digest in more.items() if name.startswith('input')}) == 4
+    assert one['target/a_0.png'] == other['target/a_0.png']
+    assert one['input/a_0.png'] != other['input/a_0.png']
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'copies': 0}, 'copies is 0'),
+        ({'seed': -1}, 'seed is -1'),
+        ({'tile_size': 0}, 'tile size is 0'),
+        ({'photos': {'../a': noise(4, 4)}}, r"'\.\./a' is no file name"),
+        ({'photos': {'a': noise(4, 4)[..., 0]}}, 'want uint8'),
+    ],
+)
+def test_what_cannot_be_written_is_refused(change, message, tmp_path):
+    arguments = {'photos': {'a': noise(4, 4)}, 'out': tmp_path, 'style': LIGHT, 'seed': 0, 'copies': 1} | change
+    with pytest.raises(ValueError, match=message):
+        write_rainy_pairs(**arguments)
+    assert not digests(tmp_path)

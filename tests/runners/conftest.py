@@ -1,0 +1,63 @@
+"""A data set of a few rendered pairs, and option files that train on it for seconds."""
+
+import pytest
+import yaml
+
+from ddsa_arch.ops.rain import LIGHT
+from ddsa_arch.ops.sample_photos import write_rainy_pairs
+from ddsa_arch.runners.data import make_lmdb
+
+TINY_NETWORK = {'type': 'DDSANet', 'dim': 8, 'blocks': [1, 1, 1, 1, 1]}
+METRICS = {'psnr': {'type': 'derain_psnr', 'better': 'higher'}, 'ssim': {'type': 'derain_ssim', 'better': 'higher'}}
+
+
+@pytest.fixture(scope='session')
+def pairs(tmp_path_factory, photo):
+    """Folders ``input`` and ``target`` of 10 pairs of 60 x 51 pixels, and their LMDBs."""
+    folder = tmp_path_factory.mktemp('pairs')
+    tiles = {f'tile{i}': photo[i * 20 : i * 20 + 60, i * 40 : i * 40 + 51] for i in range(10)}
+    write_rainy_pairs(tiles, folder, LIGHT, 0, 1)
+    make_lmdb(folder / 'input', folder / 'target', folder)
+    return folder
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """An empty current directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def write_options(pairs, workplace):
+    """Write an option file, with changes given as {'section:key': value}, and return its path."""
+
+    def write(kind, **changes):
+        dataset = {'dataroot_lq': str(pairs / 'input.lmdb'), 'dataroot_gt': str(pairs / 'target.lmdb')}
+        options = {'name': 'run', 'num_gpu': 0, 'manual_seed': 3, 'network_g': dict(TINY_NETWORK), 'path': {}}
+        options['val'] = {'val_freq': 4, 'save_img': False, 'metrics': METRICS}
+        if kind == 'train':
+            train = {'name': 'some', 'gt_size': 32, 'batch_size_per_gpu': 3, **dataset}
+            options['datasets'] = {'train': train, 'val': {'name': 'held_out', **dataset}}
+            options['train'] = {
+                'total_iter': 8,
+                'optim_g': {'type': 'AdamW', 'lr': 1e-3},
+                'scheduler': {'type': 'CosineAnnealingLR', 'begin': 2, 'end': 8, 'T_max': 6, 'eta_min': 1e-6},
+                'pixel_opt': {'type': 'DerainL1Loss'},
+                'ema_decay': 0.9,
+                'grad_clip': 0.1,
+            }
+            options['logger'] = {'print_freq': 2, 'save_checkpoint_freq': 4, 'use_tb_logger': False}
+        else:
+            options['datasets'] = {'test_1': {'name': 'first', **dataset}}
+        for keys, value in changes.items():
+            *parents, last = keys.split(':')
+            section = options
+            for key in parents:
+                section = section.setdefault(key, {})
+            section[last] = value
+        path = workplace / f'{kind}.yml'
+        path.write_text(yaml.safe_dump(options, sort_keys=False), encoding='utf-8')
+        return path
+
+    return write

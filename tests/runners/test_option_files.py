@@ -1,0 +1,208 @@
+"""Every option file is read, checked and built; every wrong one is refused with the key and the remedy."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ddsa_arch.ops.errors import InputError
+from ddsa_arch.runners.cli import main
+from ddsa_arch.runners.option_files import coerce_numbers, force, load_options, read_options
+from ddsa_arch.runners.options import reference, to_yaml
+from ddsa_arch.runners.preflight import build_network
+
+OPTIONS = Path(__file__).resolve().parents[2] / 'options'
+FILES = sorted(OPTIONS.rglob('*.yml'))
+FLAGSHIP = OPTIONS / 'train' / 'DDSANet_Rain13K.yml'
+PARAMETERS = {'DDSANet_Rain13K': 21_001_236, 'DDSANet_small_Rain13K': 5_314_572, 'DDSANet_tiny_Rain13K': 980_372}
+
+
+@pytest.mark.parametrize('path', FILES, ids=lambda p: f'{p.parent.name}/{p.stem}')
+def test_every_option_file_is_valid_and_its_network_can_be_built(path):
+    options = load_options(path, path.parent.name == 'train')
+    net = build_network(options['network_g'], 'meta')
+    assert options['name'] == path.stem
+    if path.stem in PARAMETERS:
+        assert sum(p.numel() for p in net.parameters()) == PARAMETERS[path.stem]
+
+
+@pytest.mark.parametrize('path', FILES, ids=lambda p: f'{p.parent.name}/{p.stem}')
+def test_option_files_inherit_and_name_no_disk(path):
+    text = path.read_text(encoding='utf-8')
+    if path.name not in ('DDSANet_Rain13K.yml', 'DDSANet_benchmarks.yml'):
+        assert '_base_:' in text
+    for line in text.splitlines():
+        assert 'dataroot' not in line or '{{$DDSA_DATA:datasets}}' in line or 'data/' in line
+
+
+def test_the_flagship_has_the_papers_recipe():
+    options = load_options(FLAGSHIP, True)
+    train, data = options['train'], options['datasets']['train']
+    assert train['total_iter'] == 300_000
+    assert train['optim_g'] == {'type': 'AdamW', 'lr': 1e-4, 'weight_decay': 1e-4, 'betas': [0.9, 0.999]}
+    assert train['scheduler'] == {
+        'type': 'CosineAnnealingLR', 'begin': 92_000, 'end': 300_000, 'T_max': 208_000, 'eta_min': 1e-6
+    }  # fmt: skip
+    assert (data['gt_size'], data['batch_size_per_gpu'] * 4) == (128, 16)
+    assert data['use_hflip']
+    assert data['use_vflip']
+    assert options['network_g']['blocks'] == [2, 4, 6, 6, 8]
+    assert options['network_g']['heads'] == [1, 1, 2, 4, 8]
+
+
+def test_the_flagship_explains_every_key():
+    lines = FLAGSHIP.read_text(encoding='utf-8').splitlines()
+    explained = False
+    for number, line in enumerate(lines):
+        stripped = line.strip()
+        if stripped.startswith('#'):
+            explained = True
+        elif stripped and not stripped.endswith(':'):
+            repeated = stripped.split(':')[0] in {entry.strip().split(':')[0] for entry in lines[:number]}
+            assert explained or repeated or lines[number - 1].strip(), f'no sentence above line {number + 1}: {line}'
+        elif not stripped:
+            explained = False
+
+
+def test_the_benchmarks_name_the_five_sets_of_the_paper():
+    options = load_options(OPTIONS / 'test' / 'DDSANet_benchmarks.yml', False)
+    names = [d['name'] for d in options['datasets'].values()]
+    assert names == ['Test100', 'Rain100H', 'Rain100L', 'Test2800', 'Test1200']
+
+
+@pytest.mark.parametrize(
+    ('row', 'changed'),
+    [
+        ('a', {'attention': 'dense'}),
+        ('b', {'attention': 'sparse'}),
+        ('c', {}),
+        ('d', {'spatial_attention': False}),
+        ('e', {'ffn': 'gdfn'}),
+    ],
+)
+def test_the_ablations_change_what_table_3_says_and_nothing_else(row, changed):
+    base = load_options(FLAGSHIP, True)
+    ablation = load_options(OPTIONS / 'train' / f'DDSANet_ablation_{row}.yml', True)
+    assert ablation['network_g'] == base['network_g'] | changed
+    assert {k: v for k, v in ablation.items() if k not in ('name', 'network_g')} == {
+        k: v for k, v in base.items() if k not in ('name', 'network_g')
+    }
+
+
+def test_the_reference_of_all_keys_is_current():
+    assert (OPTIONS / 'README.md').read_text(encoding='utf-8') == reference()
+
+
+def test_a_resolved_file_is_plain_yaml_that_resolves_to_itself(tmp_path):
+    options = load_options(OPTIONS / 'train' / 'DDSANet_tiny_Rain200H_cpu.yml', True)
+    (tmp_path / 'again.yml').write_text(to_yaml(options), encoding='utf-8')
+    assert load_options(tmp_path / 'again.yml', True) == options
+
+
+def test_environment_variables_give_data_roots(monkeypatch):
+    monkeypatch.setenv('DDSA_DATA', 'elsewhere')
+    options = load_options(FLAGSHIP, True)
+    assert options['datasets']['train']['dataroot_lq'] == 'elsewhere/Rain13K/input.lmdb'
+
+
+def test_numbers_in_exponent_form_are_numbers():
+    assert coerce_numbers({'a': '1e-4', 'b': ['2E3', 'x1e4', 'e'], 'c': '12'}) == {
+        'a': 1e-4, 'b': [2000.0, 'x1e4', 'e'], 'c': '12'
+    }  # fmt: skip
+
+
+def test_force_yml_reads_values_as_yaml():
+    options = {'train': {'total_iter': 1}}
+    force(options, ['train:total_iter=5', 'train:optim_g:lr=!!float 1e-3', 'num_gpu=0', 'val:metrics=~'])
+    assert coerce_numbers(options) == {
+        'train': {'total_iter': 5, 'optim_g': {'lr': 1e-3}}, 'num_gpu': 0, 'val': {'metrics': None}
+    }  # fmt: skip
+
+
+WRONG = [
+    ('trian:\n  total_iter: 5', "unknown key trian; did you mean 'train'?"),
+    ('train:\n  total_iters: 5', "unknown key train.total_iters; did you mean 'total_iter'?"),
+    ('train:\n  total_iter: many', "train.total_iter: 'many' is str, wanted int"),
+    ('train:\n  total_iter: 0', 'train.total_iter: 0 is below 1'),
+    ('train:\n  optim_g:\n    type: AdanW', "no optimiser 'AdanW' is registered; did you mean 'AdamW'?"),
+    ('train:\n  pixel_opt:\n    type: DerainL1', "no loss 'DerainL1' is registered; did you mean 'DerainL1Loss'?"),
+    ('train:\n  pixel_opt:\n    loss_wieght: 1', 'pixel_opt.loss_wieght: DerainL1Loss does not take it; did you mean'),
+    ('train:\n  scheduler:\n    type: Cosine', "train.scheduler.type: no scheduler 'Cosine' is registered"),
+    ('network_g:\n  type: DDSANett', "network_g.type: no arch 'DDSANett' is registered; did you mean 'DDSANet'?"),
+    ('network_g:\n  dims: 48', "unknown key network_g.dims: DDSANet does not take it; did you mean 'dim'?"),
+    ('model_type: DerainModle', "model_type: no model 'DerainModle' is registered; did you mean 'DerainModel'?"),
+    ('datasets:\n  train:\n    gt_size: -4', 'datasets.train.gt_size: -4 is below 1'),
+    ('datasets:\n  train:\n    gt_sise: 4', "unknown key datasets.train.gt_sise; did you mean 'gt_size'?"),
+    ('datasets:\n  train:\n    type: PairedRain', "no data set 'PairedRain' is registered; did you mean"),
+    ('datasets:\n  validation:\n    name: x', 'unknown key datasets.validation'),
+    ('datasets:\n  val_2:\n    name: Rain100L\n    dataroot_lq: x', "two sets have the name 'Rain100L'"),
+    ('datasets:\n  test:\n    name: x\n    dataroot_lq: x', 'test sets go to ddsa test'),
+    ('val:\n  metrics:\n    psnr:\n      type: derain_pnsr', "no metric 'derain_pnsr' is registered"),
+    ('val:\n  metrics:\n    psnr:\n      crop: 4', 'unknown key val.metrics.psnr.crop: derain_psnr does not take it'),
+    ('val:\n  save_img: 3', 'val.save_img: 3 is int, wanted bool'),
+    ('scale: 2', 'scale: 2, wanted 1'),
+    ('num_gpu: -1', 'num_gpu: -1 is below 0'),
+    ('name: ~', 'name is missing: Name of the experiment'),
+    ('network_g: DDSANet', 'network_g.type is missing'),
+    ('x: !!python/object/apply:os.system ["true"]', 'not plain YAML'),
+    ('name: a\nname: b', "'name' twice"),
+    ('name: [', 'not plain YAML'),
+]
+
+
+@pytest.mark.parametrize(('text', 'words'), WRONG, ids=[t.replace('\n', ' ')[:40] for t, _ in WRONG])
+def test_a_wrong_option_file_is_refused_with_file_key_and_remedy(text, words, tmp_path, monkeypatch, capsys):
+    path = tmp_path / 'wrong.yml'
+    path.write_text(f'_base_: {FLAGSHIP}\n{text}\n', encoding='utf-8')
+    monkeypatch.chdir(tmp_path)
+    assert main(['train', '-opt', str(path)]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith('error: ')
+    assert words in message
+    assert 'wrong.yml' in message
+    assert message.count('\n') == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['wrong.yml']
+
+
+@pytest.mark.parametrize(
+    ('entry', 'words'),
+    [
+        ('train:total_iters=5', "unknown key train.total_iters; did you mean 'total_iter'?"),
+        ('train', 'wanted SECTION:KEY=VALUE'),
+        ('name:x=5', 'name is no section'),
+    ],
+)
+def test_a_wrong_force_yml_is_refused(entry, words):
+    with pytest.raises(InputError) as error:
+        load_options(FLAGSHIP, True, [entry])
+    assert words in str(error.value)
+
+
+def test_missing_files_and_circles_of_bases_are_named(tmp_path):
+    with pytest.raises(InputError, match=r'no option file .*none\.yml'):
+        read_options(tmp_path / 'none.yml')
+    (tmp_path / 'a.yml').write_text('_base_: ./b.yml\n', encoding='utf-8')
+    with pytest.raises(InputError, match=r'no option file .*b\.yml, named by _base_ in .*a\.yml'):
+        read_options(tmp_path / 'a.yml')
+    (tmp_path / 'b.yml').write_text('_base_: ./a.yml\n', encoding='utf-8')
+    with pytest.raises(InputError, match='_base_ leads back to itself'):
+        read_options(tmp_path / 'a.yml')
+
+
+def test_options_show_prints_what_the_file_resolves_to(capsys):
+    assert main(['options', 'show', str(OPTIONS / 'train' / 'DDSANet_tiny_Rain13K.yml')]) == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert shown['network_g']['dim'] == 16
+    assert shown['train']['total_iter'] == 300_000
+
+
+def test_an_unknown_verb_is_refused_with_the_nearest(capsys):
+    assert main(['trian']) == 2
+    assert "no verb 'trian'; did you mean 'train'?" in capsys.readouterr().err
+
+
+def test_doctor_names_the_toolbox_and_what_is_registered(capsys):
+    assert main(['doctor']) == 0
+    text = capsys.readouterr().out
+    assert 'is the toolbox' in text
+    assert 'arch: DDSA, DDSANet, SEFN' in text
