@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -121,6 +123,7 @@ def load_options(path: str | Path, is_train: bool, force_yml: Sequence[str] = ()
     options = read_options(path)
     force(options, force_yml)
     try:
+        import_modules(options.get('imports'))
         checked = _check_section(coerce_numbers(options), OPTIONS, '', is_train)
         _check_datasets(checked['datasets'], is_train)
         if checked['model_type'] not in MODEL_REGISTRY:
@@ -137,6 +140,21 @@ def check_network(network_g: Any) -> dict[str, Any]:
         InputError: unknown network or argument.
     """
     return _check_part(coerce_numbers(network_g), OPTIONS['network_g'], 'network_g')
+
+
+def import_modules(names: Any) -> None:
+    """Import the user's own modules, which may lie in the current directory.
+
+    Raises:
+        InputError: one cannot be imported.
+    """
+    if names and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    for name in [names] if isinstance(names, str) else names or []:
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # whatever the user's module does wrong
+            raise InputError(f'imports: {name} cannot be imported: {type(error).__name__}: {error}') from error
 
 
 def coerce_numbers(value: Any) -> Any:

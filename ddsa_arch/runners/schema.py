@@ -97,6 +97,7 @@ OPTIONS: Section = {
     'manual_seed': Key(int, 0, 'Seed of weights, order, patches and flips.', minimum=0),
     'channels_last': Key(bool, False, 'Keep channels next to each other in memory; faster on CPUs and tensor cores.'),
     'keep_memory': Key(bool, True, 'On a CPU under Linux, let freed memory stay with the process; 1.4 times faster.'),
+    'imports': Key(list, None, 'Modules of your own, imported first, which register networks or other parts.'),
     'find_unused_parameters': Key(bool, False, 'For networks that leave parameters unused, in several processes.'),
     'dist_params': {'port': Key(int, None, 'Port of the first process under Slurm.', minimum=1)},
     'datasets': Named(DATASET, 'Image sets: train, val, val_2, test, test_2 ...', r'(train|val|test)(_\w+)?'),
