@@ -1,0 +1,157 @@
+import re
+
+import numpy as np
+import pytest
+
+from ddsa_arch.ops.errors import InputError
+from ddsa_arch.ops.images import encode_image
+from ddsa_arch.ops.lmdb_store import read_entries, read_value
+from ddsa_arch.runners import cli, data
+from ddsa_arch.runners.data import make_lmdb
+
+COUNT = 12
+
+
+def write(path, seed, height=12, width=10):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    path.write_bytes(encode_image(image, path.suffix))
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """A folder with ``rain`` (JPEG) and ``clean`` (PNG) of pairs rain-1 ... rain-12."""
+    for i in range(1, COUNT + 1):
+        write(tmp_path / 'rain' / f'rain-{i}.jpg', i)
+        write(tmp_path / 'clean' / f'rain-{i}.png', 100 + i)
+    return tmp_path
+
+
+def arguments(folder, **more):
+    given = {'input': folder / 'rain', 'target': folder / 'clean', 'out': folder / 'out', **more}
+    return ['lmdb', *(str(part) for key, value in given.items() for part in (f'--{key}', value))]
+
+
+def run(folder, capsys, **more):
+    """Exit code, standard output and standard error of ``ddsa data lmdb``."""
+    code = cli.main(['data', *arguments(folder, **more)])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def names(folder):
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_command_makes_both_stores_and_tells_so(folders, capsys):
+    code, out, err = run(folders, capsys)
+    assert (code, err) == (0, '')
+    header, rule, first, second, time = out.splitlines()
+    assert [cell.strip() for cell in header.strip('|').split('|')] == ['LMDB', 'images', 'MiB']
+    assert set(rule) == set('| -')
+    for line, name in ((first, 'input.lmdb'), (second, 'target.lmdb')):
+        store, images, size = (cell.strip() for cell in line.strip('|').split('|'))
+        assert store == str(folders / 'out' / name)
+        assert images == '12'
+        assert float(size) == round((folders / 'out' / name / 'data.mdb').stat().st_size / 2**20, 1)
+    assert re.fullmatch(r'made in \d+\.\d s', time)
+    assert names(folders / 'out') == ['input.lmdb', 'target.lmdb']
+
+
+def test_stores_hold_the_files_in_natural_order(folders):
+    stores = make_lmdb(folders / 'rain', folders / 'clean', folders / 'out')
+    for store, side, suffix in zip(stores, ('rain', 'clean'), ('jpg', 'png'), strict=True):
+        assert list(read_entries(store)) == [f'rain-{i}' for i in range(1, COUNT + 1)]
+        for stem in read_entries(store):
+            assert read_value(store, stem) == (folders / side / f'{stem}.{suffix}').read_bytes()
+
+
+@pytest.mark.parametrize(
+    ('pairs', 'expected'), [('1-3', [1, 2, 3]), ('2-2', [2]), ('9-12', [9, 10, 11, 12]), ('1-12', range(1, 13))]
+)
+def test_pairs_are_counted_from_1_in_natural_order(pairs, expected, folders):
+    stores = make_lmdb(folders / 'rain', folders / 'clean', folders / 'out', pairs)
+    for store in stores:
+        assert list(read_entries(store)) == [f'rain-{i}' for i in expected]
+
+
+def test_selections_that_meet_give_the_whole_set(folders):
+    """As Rain200H is divided into 1-180 for training and 181-200 for validation."""
+    first, _ = make_lmdb(folders / 'rain', folders / 'clean', folders / 'a', '1-9')
+    second, _ = make_lmdb(folders / 'rain', folders / 'clean', folders / 'b', '10-12')
+    assert [*read_entries(first), *read_entries(second)] == [f'rain-{i}' for i in range(1, COUNT + 1)]
+
+
+@pytest.mark.parametrize('pairs', ['0-3', '3-2', '1-13', '5', 'all', '-3', '1-', '1-3,5', '', ' 1-3'])
+def test_wrong_selection_is_refused_with_the_range(pairs, folders):
+    with pytest.raises(InputError) as error:
+        make_lmdb(folders / 'rain', folders / 'clean', folders / 'out', pairs)
+    assert str(error.value) == f'--pairs {pairs}: wanted FIRST-LAST within 1-12'
+    assert names(folders) == ['clean', 'rain']
+
+
+@pytest.mark.parametrize(
+    ('more', 'message'),
+    [
+        ({'input': 'absent'}, '--input: no folder absent'),
+        ({'target': 'absent'}, '--target: no folder absent'),
+        ({'pairs': '7-99'}, '--pairs 7-99: wanted FIRST-LAST within 1-12'),
+    ],
+)
+def test_user_error_is_one_line_and_exit_code_2(more, message, folders, capsys):
+    assert run(folders, capsys, **more) == (2, '', f'error: {message}\n')
+    assert names(folders) == ['clean', 'rain']
+
+
+def test_folder_without_images_is_named_with_its_option(folders, capsys):
+    (folders / 'empty').mkdir()
+    code, out, err = run(folders, capsys, target=folders / 'empty')
+    assert (code, out) == (2, '')
+    assert err.startswith(f'error: --target: no image in {folders / "empty"} (looked for .bmp, ')
+    assert err.count('\n') == 1
+
+
+def test_missing_partner_is_named(folders, capsys):
+    (folders / 'clean' / 'rain-7.png').unlink()
+    code, out, err = run(folders, capsys)
+    assert (code, out) == (2, '')
+    assert err.startswith(f'error: 1 of {folders / "rain"} have no partner in {folders / "clean"}: rain-7.')
+    assert err.count('\n') == 1
+    assert names(folders) == ['clean', 'rain']
+
+
+def test_two_images_of_one_name_are_refused(folders, capsys):
+    write(folders / 'rain' / 'rain-3.png', 3)
+    code, out, err = run(folders, capsys)
+    assert (code, out) == (2, '')
+    expected = f'{folders / "rain"} has two images of one name: rain-3.jpg and rain-3.png; keep one of each'
+    assert err == f'error: --input: {expected}\n'
+
+
+def test_broken_images_are_listed_and_nothing_is_left(folders, capsys):
+    (folders / 'rain' / 'rain-2.jpg').write_bytes(b'')
+    write(folders / 'clean' / 'rain-10.png', 0, height=5)
+    code, out, err = run(folders, capsys)
+    assert (code, out) == (2, '')
+    first, *listed = err.splitlines()
+    assert first == 'error: 2 of 12 pairs cannot be used:'
+    assert listed[0].startswith(f'  {folders / "rain" / "rain-2.jpg"}: empty (0 bytes); replace it')
+    assert listed[1:] == ['  rain-10: input and target have unequal sizes, 10 x 12 and 10 x 5']
+    assert names(folders) == ['clean', 'rain']
+
+
+def test_existing_store_is_refused(folders, capsys):
+    run(folders, capsys, pairs='1-2')
+    code, out, err = run(folders, capsys)
+    assert (code, out) == (2, '')
+    store = folders / 'out' / 'input.lmdb'
+    assert err == f'error: {store} is there already; delete it first, or give another --out\n'
+    assert len(read_entries(store)) == 2
+
+
+@pytest.mark.parametrize('argv', [[], ['lmdb'], ['lmdb', '--input', 'a', '--target', 'b'], ['zip']])
+def test_missing_arguments_show_the_usage(argv, capsys):
+    with pytest.raises(SystemExit) as stop:
+        data.main(argv)
+    assert stop.value.code == 2
+    assert 'usage: ddsa data' in capsys.readouterr().err
