@@ -15,6 +15,7 @@ import shlex
 import shutil
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -149,7 +150,8 @@ def _nothing_half_made(folder: Path, rank: int) -> Iterator[None]:
             for parent in (folder.parent, folder.parent.parent / 'tb_logger'):
                 with contextlib.suppress(OSError):
                     parent.rmdir()  # only if empty
-        raise InputError(clear_message(error)) from error
+        traceback.clear_frames(error.__traceback__)  # they hold the loader, whose processes end only with it
+        raise InputError(clear_message(error)) from None
 
 
 @contextlib.contextmanager

@@ -39,6 +39,11 @@ def detect_launcher(launcher: str) -> str:
     return 'pytorch' if launcher == 'none' and started_by_torchrun else launcher
 
 
+def is_first_process() -> bool:
+    """Whether this process speaks for all of a run."""
+    return os.environ.get('RANK', '0') == '0'
+
+
 @contextlib.contextmanager
 def process_group(launcher: str, use_gpu: bool, port: int | None = None) -> Iterator[None]:
     """Join the processes of a distributed run for the time of the block: nccl on GPUs, gloo on CPUs.

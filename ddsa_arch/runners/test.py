@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ddsa_arch.runners import pipeline
+from ddsa_arch.runners.process import is_first_process
 
 
 def test(option_file: str | Path, **flags: object) -> Path:
@@ -20,5 +21,6 @@ def test(option_file: str | Path, **flags: object) -> Path:
 def main(argv: Sequence[str] | None = None) -> int:
     args = pipeline.pipeline_parser('ddsa test', __doc__).parse_args(argv)
     folder = test(args.opt, launcher=args.launcher, debug=args.debug, force_yml=args.force_yml)
-    print(f'scores: {folder / "summary.csv"}\nimages: {folder / "visualization"}')
+    if is_first_process():
+        print(f'scores: {folder / "summary.csv"}\nimages: {folder / "visualization"}')
     return 0

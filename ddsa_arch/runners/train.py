@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ddsa_arch.runners import pipeline
+from ddsa_arch.runners.process import is_first_process
 
 
 def train(option_file: str | Path, **flags: object) -> Path:
@@ -22,5 +23,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = train(
         args.opt, launcher=args.launcher, auto_resume=args.auto_resume, debug=args.debug, force_yml=args.force_yml
     )
-    print(f'weights: {folder / "models"}\nscores: {folder / "validation" / "summary.csv"}')
+    if is_first_process():
+        print(f'weights: {folder / "models"}\nscores: {folder / "validation" / "summary.csv"}')
     return 0
