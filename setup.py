@@ -29,7 +29,7 @@ setup(
         'scikit-image>=0.22',  # the photos of the quickstart
         'scipy<2',  # BasicSR imports scipy.ndimage.filters
         'setuptools',  # BasicSR imports distutils
-        'tensorboard>=2.14',
+        'tensorboard>=2.14; python_version >= "3.13"',  # BasicSR brings its nightly, which shares the folder
         'torch>=2.1',
         'torchvision>=0.16',
         'tqdm>=4.65',

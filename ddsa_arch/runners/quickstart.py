@@ -68,6 +68,8 @@ def quickstart(
     Raises:
         InputError: ``out`` is a folder of something else; another argument cannot be used.
     """
+    if not TRAIN_OPTIONS.is_file():
+        raise InputError(f'no {TRAIN_OPTIONS}: the quickstart runs from a checkout, python3 scripts/quickstart.py')
     if minutes <= 0:
         raise InputError(f'--minutes {minutes}: wanted more than 0')
     out = Path(out).resolve()
