@@ -44,6 +44,7 @@ class PairedRainDataset(Dataset):
         gt_size: side of a training patch in pixels.
         use_hflip: random horizontal flips in training.
         use_vflip: random vertical flips in training.
+        cache_images: keep decoded images in memory, for sets that fit; each loading process keeps its own.
         seed: of the augmentation; the option loader sets it to ``manual_seed``.
         phase: ``train``, ``val`` or ``test``; BasicSR sets it.
 
@@ -60,10 +61,11 @@ class PairedRainDataset(Dataset):
         if self.train and (not isinstance(self.size, int) or self.size < 1):
             raise InputError(f'datasets.train.gt_size: {self.size!r} is no patch size; the paper has 128 (pixels)')
         label = f'datasets.{opt["phase"]}'
-        self.inputs = _Side(opt.get('dataroot_lq'), f'{label}.dataroot_lq')
+        cached = opt.get('cache_images', False)
+        self.inputs = _Side(opt.get('dataroot_lq'), f'{label}.dataroot_lq', cached)
         self.targets = None
         if opt.get('dataroot_gt') or self.train:
-            self.targets = _Side(opt.get('dataroot_gt'), f'{label}.dataroot_gt')
+            self.targets = _Side(opt.get('dataroot_gt'), f'{label}.dataroot_gt', cached)
             images.check_partners(self.inputs.found, self.targets.found, self.inputs.root, self.targets.root)
             self._check_sizes()
         self.stems = list(self.inputs.found)
@@ -126,11 +128,12 @@ def header_size(header: Image.Image) -> tuple[int, int]:
 class _Side:
     """The images of one side of the pairs: ``found`` maps each stem to its file or LMDB entry."""
 
-    def __init__(self, root: str | None, role: str) -> None:
+    def __init__(self, root: str | None, role: str, cached: bool = False) -> None:
         if not root:
             raise InputError(f'{role}: not given; write the folder or LMDB of the images')
         self.root = str(root)
         self.is_store = lmdb_store.is_store(root)
+        self.decoded: dict[str, np.ndarray] | None = {} if cached else None
         find = lmdb_store.read_entries if self.is_store else images.images_by_stem
         self.found = find(root, role)
 
@@ -138,6 +141,14 @@ class _Side:
         return stem if self.is_store else str(self.found[stem])
 
     def read(self, stem: str) -> np.ndarray:
+        if self.decoded is None:
+            return self._decode(stem)
+        if stem not in self.decoded:
+            self.decoded[stem] = self._decode(stem)
+            self.decoded[stem].setflags(write=False)
+        return self.decoded[stem]
+
+    def _decode(self, stem: str) -> np.ndarray:
         if not self.is_store:
             return images.read_image(self.found[stem])
         return images.decode_image(lmdb_store.read_value(self.root, stem), f'{self.root}, {stem}')

@@ -76,6 +76,7 @@ DATASET: Section = {
     'gt_size': Key(int, None, 'Side of a training patch; smaller images are extended by reflection.', 'px', minimum=1),
     'use_hflip': Key(bool, True, 'Random horizontal flips in training.'),
     'use_vflip': Key(bool, True, 'Random vertical flips in training.'),
+    'cache_images': Key(bool, False, 'Keep decoded images in memory; each loading process keeps its own.'),
     'seed': Key(int, None, 'Seed of the patches and flips; manual_seed when absent.', minimum=0),
     'batch_size_per_gpu': Key(int, 1, 'Patches in one step of one process.', 'images', minimum=1),
     'num_worker_per_gpu': Key(int, 0, 'Processes that load images; 0 loads in the training process.', minimum=0),

@@ -399,3 +399,12 @@ def test_store_and_its_list_that_differ_are_named(pairs, tmp_path):
     dataset = PairedRainDataset(options(pairs, 'test', dataroot_lq=str(tmp_path / 'input.lmdb'), dataroot_gt=None))
     with pytest.raises(InputError, match=r"input\.lmdb: no image 'r-9'; meta_info.txt and data.mdb differ"):
         dataset[2]
+
+
+def test_images_kept_in_memory_give_the_same_items_and_are_decoded_once(pairs, monkeypatch):
+    plain = PairedRainDataset(options(pairs, **stores(pairs)))
+    cached = PairedRainDataset(options(pairs, cache_images=True, **stores(pairs)))
+    codes = [place * len(STEMS) + place % len(STEMS) for place in range(1, 13)]
+    assert all(same(plain[code], cached[code]) for code in codes)
+    monkeypatch.setattr('ddsa_arch.ops.lmdb_store.read_value', lambda *_: pytest.fail('read again'))
+    assert all(cached[code]['lq'].shape == (3, 16, 16) for code in codes)
