@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import random
-import struct
 from collections.abc import Iterator
 from typing import Any
 
-import cv2
-import numpy as np
-import torch
 from basicsr.utils.registry import DATASET_REGISTRY
-from PIL import Image
-from torch import Tensor
 from torch.utils.data import Dataset
 
-from ddsa_arch.ops import images, lmdb_store
+from ddsa_arch.data.image_source import ImageSource, augmentation_rng, to_tensor
+from ddsa_arch.ops import images
 from ddsa_arch.ops.errors import InputError
 from ddsa_arch.ops.patches import random_crop, random_flips
-from ddsa_arch.ops.seeds import sample_rng
-
-TIFF_WIDTH, TIFF_HEIGHT, ORIENTATION = 256, 257, 274  # tags; EXIF data hold the last one too
-TURNED = (5, 6, 7, 8)  # orientations that swap width and height
 
 
 @DATASET_REGISTRY.register()
@@ -62,10 +51,10 @@ class PairedRainDataset(Dataset):
             raise InputError(f'datasets.train.gt_size: {self.size!r} is no patch size; the paper has 128 (pixels)')
         label = f'datasets.{opt["phase"]}'
         cached = opt.get('cache_images', False)
-        self.inputs = _Side(opt.get('dataroot_lq'), f'{label}.dataroot_lq', cached)
+        self.inputs = ImageSource(opt.get('dataroot_lq'), f'{label}.dataroot_lq', cached)
         self.targets = None
         if opt.get('dataroot_gt') or self.train:
-            self.targets = _Side(opt.get('dataroot_gt'), f'{label}.dataroot_gt', cached)
+            self.targets = ImageSource(opt.get('dataroot_gt'), f'{label}.dataroot_gt', cached)
             images.check_partners(self.inputs.found, self.targets.found, self.inputs.root, self.targets.root)
             self._check_sizes()
         self.stems = list(self.inputs.found)
@@ -97,70 +86,10 @@ class PairedRainDataset(Dataset):
         if len({picture.shape for picture in pictures}) > 1:
             raise InputError(f'{stem}: input and target have unequal sizes; replace or remove this pair')
         if self.train:
-            rng = sample_rng(self.seed, place) if place > 0 else np.random.default_rng(random.getrandbits(32))
+            rng = augmentation_rng(self.seed, place)
             pictures = random_crop(pictures, self.size, rng)
             pictures = random_flips(
                 pictures, rng, self.opt.get('use_hflip', True), self.opt.get('use_vflip', True)
             )  # fmt: skip
         item = {name: to_tensor(picture) for name, picture in zip(sides, pictures, strict=True)}
         return item | {f'{name}_path': side.path(stem) for name, side in sides.items()}
-
-
-def to_tensor(image: np.ndarray) -> Tensor:
-    """``(H, W, 3)`` uint8 BGR to float32 ``(3, H, W)`` RGB in [0, 1]."""
-    rgb = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_BGR2RGB)
-    return torch.from_numpy(rgb).permute(2, 0, 1).contiguous().float().div_(255)
-
-
-def header_size(header: Image.Image) -> tuple[int, int]:
-    """(H, W) that OpenCV gives an image, of which Pillow has read the header alone."""
-    width, height = header.size
-    tags = Image.Exif()
-    if header.format == 'TIFF':  # whose size newer versions of Pillow turn by themselves
-        tags = header.tag_v2
-        width, height = tags[TIFF_WIDTH], tags[TIFF_HEIGHT]
-    else:
-        with contextlib.suppress(SyntaxError, struct.error):  # OpenCV passes over broken EXIF data too
-            tags.load(header.info.get('exif', b''))  # header.getexif() decodes a whole PNG in search of them
-    return (width, height) if tags.get(ORIENTATION) in TURNED else (height, width)
-
-
-class _Side:
-    """The images of one side of the pairs: ``found`` maps each stem to its file or LMDB entry."""
-
-    def __init__(self, root: str | None, role: str, cached: bool = False) -> None:
-        if not root:
-            raise InputError(f'{role}: not given; write the folder or LMDB of the images')
-        self.root = str(root)
-        self.is_store = lmdb_store.is_store(root)
-        self.decoded: dict[str, np.ndarray] | None = {} if cached else None
-        find = lmdb_store.read_entries if self.is_store else images.images_by_stem
-        self.found = find(root, role)
-
-    def path(self, stem: str) -> str:
-        return stem if self.is_store else str(self.found[stem])
-
-    def read(self, stem: str) -> np.ndarray:
-        if self.decoded is None:
-            return self._decode(stem)
-        if stem not in self.decoded:
-            self.decoded[stem] = self._decode(stem)
-            self.decoded[stem].setflags(write=False)
-        return self.decoded[stem]
-
-    def _decode(self, stem: str) -> np.ndarray:
-        if not self.is_store:
-            return images.read_image(self.found[stem])
-        return images.decode_image(lmdb_store.read_value(self.root, stem), f'{self.root}, {stem}')
-
-    def size(self, stem: str) -> tuple[int, int]:
-        """(H, W) without decoding the image."""
-        if self.is_store:
-            return self.found[stem].shape[:2]
-        try:
-            with Image.open(self.found[stem]) as header:
-                return header_size(header)
-        except (OSError, SyntaxError) as error:
-            raise InputError(
-                f'{self.found[stem]}: not a readable image ({error}); replace it, or remove it with its partner'
-            ) from error

@@ -92,6 +92,16 @@ def read_entries(path: str | Path, role: str = 'LMDB') -> dict[str, Entry]:
     return entries
 
 
+def stored_keys(path: str | Path) -> set[str]:
+    """The keys that are in the database, whatever meta_info.txt says.
+
+    Raises:
+        InputError: there is no readable store.
+    """
+    with _environment(path).begin() as transaction, transaction.cursor() as cursor:
+        return {bytes(key).decode('utf-8', 'replace') for key in cursor.iternext(values=False)}
+
+
 def read_value(path: str | Path, key: str) -> bytes:
     """The encoded image of a key.
 

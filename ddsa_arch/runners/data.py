@@ -1,4 +1,4 @@
-"""``ddsa data lmdb``: make the LMDBs of a set of image pairs."""
+"""``ddsa data``: render rain on clean photos, make the LMDBs of a set of image pairs, verify them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from tqdm import tqdm
 
 from ddsa_arch.ops.errors import InputError
 from ddsa_arch.ops.images import check_partners, images_by_stem
-from ddsa_arch.ops.lmdb_store import write_pair_stores
+from ddsa_arch.ops.lmdb_store import is_store, read_entries, write_pair_stores
+from ddsa_arch.ops.rain import PRESETS, rain_style
+from ddsa_arch.ops.store_check import pair_problems, store_problems
+from ddsa_arch.ops.synthesis import render_pairs
 from ddsa_arch.ops.tables import markdown_table
 
 MEBIBYTE = 1 << 20
@@ -53,6 +56,66 @@ def _select(stems: list[str], pairs: str | None) -> list[str]:
     return stems[first - 1 : last]
 
 
+def verify(paths: Sequence[str | Path], progress: bool = False) -> tuple[list[tuple[Path, int]], list[str]]:
+    """Check stores: counts, meta_info.txt against the database, every image, and the two sides of a set.
+
+    Args:
+        paths: stores ``X.lmdb``, or folders with ``input.lmdb`` and ``target.lmdb``.
+        progress: show a bar.
+
+    Returns:
+        The stores with the number of their images, and all that is wrong, one sentence each.
+
+    Raises:
+        InputError: a path that is neither.
+    """
+    stores, problems = [], []
+    for path in map(Path, paths):
+        pair = [path / 'input.lmdb', path / 'target.lmdb']
+        if is_store(path):
+            stores.append(path)
+        elif any(store.is_dir() for store in pair):
+            stores += pair
+            problems += pair_problems(*pair)
+        else:
+            raise InputError(f'{path}: neither an X.lmdb nor a folder with input.lmdb and target.lmdb')
+    counts = []
+    for store in stores:
+        found = store_problems(store, partial(tqdm, unit='image', desc=str(store), disable=None if progress else True))
+        counts.append((store, len(read_entries(store)) if not found else 0))
+        problems += found
+    return counts, problems
+
+
+def synthesise(
+    clean_dir: str | Path,
+    out: str | Path,
+    style: str = 'light',
+    streaks_dir: str | Path | None = None,
+    seed: int = 0,
+    copies: int = 1,
+    progress: bool = False,
+) -> int:
+    """Render rain on a folder of clean photos; see ``ops.synthesis.render_pairs``.
+
+    Args:
+        clean_dir: photos.
+        out: gets ``input`` and ``target``.
+        style: ``light`` or ``heavy``.
+        streaks_dir: images of streak layers to use instead of drawn streaks.
+        seed: the same seed gives the same rain.
+        copies: renderings of each photo.
+        progress: show a bar.
+
+    Returns:
+        The number of pairs.
+    """
+    clean = images_by_stem(clean_dir, '--clean')
+    streaks = list(images_by_stem(streaks_dir, '--streaks').values()) if streaks_dir else []
+    bar = partial(tqdm, total=len(clean) * copies, unit='pair', disable=None if progress else True)
+    return render_pairs(clean, out, rain_style(style), seed, copies, streaks, bar)
+
+
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog='ddsa data', description=__doc__)
     commands = top.add_subparsers(dest='command', required=True)
@@ -61,22 +124,32 @@ def parser() -> argparse.ArgumentParser:
     lmdb.add_argument('--target', required=True, metavar='DIR', help='clean images of the same names')
     lmdb.add_argument('--out', required=True, metavar='DIR', help='gets input.lmdb and target.lmdb')
     lmdb.add_argument('--pairs', metavar='FIRST-LAST', help='only these, in the natural order of the names')
+    check = commands.add_parser('verify', help='check LMDBs; exit code 1 names what is wrong')
+    check.add_argument('paths', nargs='+', metavar='LMDB', help='X.lmdb, or a folder with input.lmdb and target.lmdb')
+    synth = commands.add_parser('synth', help='render rain on clean photos')
+    synth.add_argument('--clean', required=True, metavar='DIR', help='clean photos')
+    synth.add_argument('--out', required=True, metavar='DIR', help='gets input/ and target/')
+    synth.add_argument('--style', choices=sorted(PRESETS), default='light', help='of the rain (default: light)')
+    synth.add_argument('--streaks', metavar='DIR', help='images of streak layers instead of drawn streaks')
+    synth.add_argument('--seed', type=int, default=0, help='the same seed gives the same rain (default: 0)')
+    synth.add_argument('--copies', type=int, default=1, help='renderings of each photo (default: 1)')
     return top
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
+    progress = sys.stderr.isatty()
+    if args.command == 'verify':
+        counts, problems = verify(args.paths, progress)
+        print('\n'.join(problems) or markdown_table(counts, ('sound LMDB', 'images')))
+        return 1 if problems else 0
     start = time.perf_counter()
-    stores = make_lmdb(args.input, args.target, args.out, args.pairs, progress=sys.stderr.isatty())
-    seconds = time.perf_counter() - start
-    rows = [
-        (
-            store,
-            len((store / 'meta_info.txt').read_text(encoding='utf-8').splitlines()),
-            f'{(store / "data.mdb").stat().st_size / MEBIBYTE:.1f}',
-        )
-        for store in stores
-    ]
-    print(markdown_table(rows, ('LMDB', 'images', 'MiB')))
-    print(f'made in {seconds:.1f} s')
+    if args.command == 'synth':
+        made = synthesise(args.clean, args.out, args.style, args.streaks, args.seed, args.copies, progress)
+        print(f'{made} pairs in {args.out}')
+    else:
+        stores = make_lmdb(args.input, args.target, args.out, args.pairs, progress)
+        rows = [(s, len(read_entries(s)), f'{(s / "data.mdb").stat().st_size / MEBIBYTE:.1f}') for s in stores]
+        print(markdown_table(rows, ('LMDB', 'images', 'MiB')))
+    print(f'made in {time.perf_counter() - start:.1f} s')
     return 0

@@ -67,9 +67,11 @@ Section = Mapping[str, Any]
 
 DATASET: Section = {
     'name': Key(str, REQUIRED, 'Name of the set, in logs and result files.'),
-    'type': Key(str, 'PairedRainDataset', 'Registered data set.'),
-    'dataroot_lq': Key(str, REQUIRED, 'Rainy images: a folder or an X.lmdb, relative to where the command runs.'),
+    'type': Key(str, 'PairedRainDataset', 'Pairs of images; RenderedRainDataset renders rain on clean ones.'),
+    'dataroot_lq': Key(str, None, 'Rainy images: a folder or an X.lmdb, relative to where the command runs.'),
     'dataroot_gt': Key(str, None, 'Clean images, likewise; may be absent in tests without targets.'),
+    'dataroot_streaks': Key(str, None, 'Streak layers for rendered rain, likewise; drawn streaks when absent.'),
+    'style': Key(str, 'light', 'Of rendered rain.', choices=('light', 'heavy')),
     'io_backend': {
         'type': Key(str, None, 'As BasicSR names it; told from the data roots when absent.', choices=('disk', 'lmdb')),
     },
@@ -114,7 +116,9 @@ OPTIONS: Section = {
         'total_iter': Key(int, REQUIRED, 'Steps of the optimiser.', 'iterations', minimum=1),
         'warmup_iter': Key(int, -1, 'Steps over which the learning rate rises linearly; -1 for none.', 'iterations'),
         'optim_g': Part('optimiser', 'An optimiser of torch.optim and its arguments.', required=True),
-        'scheduler': Part('scheduler', 'Schedules of mmengine, in iterations; BasicSR with restarts.', True),
+        'scheduler': Part(
+            'scheduler', "A schedule of mmengine in iterations, one of BasicSR's with restarts, or a list.", many=True
+        ),
         'pixel_opt': Part('loss', 'Loss between output and target.'),
         'perceptual_opt': Part('loss', 'Perceptual loss of BasicSR, added to the pixel loss.'),
         'ema_decay': Key(float, 0.0, 'Decay of the averaged weights, which are then validated; 0 for none.', minimum=0),

@@ -11,8 +11,9 @@ from basicsr.data import build_dataset
 from PIL import Image, ImageFile
 from torch.utils.data import DataLoader
 
+from ddsa_arch.data.image_source import header_size, to_tensor
 from ddsa_arch.data.keyed_sampler import KeyedSampler
-from ddsa_arch.data.paired_rain_dataset import PairedRainDataset, header_size, to_tensor
+from ddsa_arch.data.paired_rain_dataset import PairedRainDataset
 from ddsa_arch.ops.errors import InputError, clear_message
 from ddsa_arch.ops.images import encode_image, images_by_stem, read_image
 from ddsa_arch.ops.lmdb_store import write_pair_stores

@@ -1,0 +1,102 @@
+"""Where a data set takes its images from: a folder or an LMDB store, one image by its stem."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import struct
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ddsa_arch.ops import images, lmdb_store
+from ddsa_arch.ops.errors import InputError
+from ddsa_arch.ops.seeds import sample_rng
+
+TIFF_WIDTH, TIFF_HEIGHT, ORIENTATION = 256, 257, 274  # tags; EXIF data hold the last one too
+TURNED = (5, 6, 7, 8)  # orientations that swap width and height
+
+
+def augmentation_rng(seed: int, place: int) -> np.random.Generator:
+    """What a sample's crop, flips and rain are drawn from.
+
+    Args:
+        seed: of the data set.
+        place: of the sample in the run, from 1, as KeyedSampler gives it. 0 comes from BasicSR's own sampler and
+            draws from Python's global generator, which BasicSR seeds for each worker.
+    """
+    return sample_rng(seed, place) if place > 0 else np.random.default_rng(random.getrandbits(32))
+
+
+def to_tensor(image: np.ndarray) -> Tensor:
+    """``(H, W, 3)`` uint8 BGR to float32 ``(3, H, W)`` RGB in [0, 1]."""
+    rgb = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_BGR2RGB)
+    return torch.from_numpy(rgb).permute(2, 0, 1).contiguous().float().div_(255)
+
+
+def header_size(header: Image.Image) -> tuple[int, int]:
+    """(H, W) that OpenCV gives an image, of which Pillow has read the header alone."""
+    width, height = header.size
+    tags = Image.Exif()
+    if header.format == 'TIFF':  # whose size newer versions of Pillow turn by themselves
+        tags = header.tag_v2
+        width, height = tags[TIFF_WIDTH], tags[TIFF_HEIGHT]
+    else:
+        with contextlib.suppress(SyntaxError, struct.error):  # OpenCV passes over broken EXIF data too
+            tags.load(header.info.get('exif', b''))  # header.getexif() decodes a whole PNG in search of them
+    return (width, height) if tags.get(ORIENTATION) in TURNED else (height, width)
+
+
+class ImageSource:
+    """Images by stem; ``found`` maps each stem to its file or LMDB entry.
+
+    Args:
+        root: a folder of images, or an ``X.lmdb``.
+        role: the option's key, for messages.
+        cached: keep decoded images in memory.
+
+    Raises:
+        InputError: ``root`` is not given, missing or empty.
+    """
+
+    def __init__(self, root: str | None, role: str, cached: bool = False) -> None:
+        if not root:
+            raise InputError(f'{role}: not given; write the folder or LMDB of the images')
+        self.root = str(root)
+        self.is_store = lmdb_store.is_store(root)
+        self.decoded: dict[str, np.ndarray] | None = {} if cached else None
+        find = lmdb_store.read_entries if self.is_store else images.images_by_stem
+        self.found = find(root, role)
+
+    def path(self, stem: str) -> str:
+        """The file, or the key in the store."""
+        return stem if self.is_store else str(self.found[stem])
+
+    def read(self, stem: str) -> np.ndarray:
+        """``(H, W, 3)`` uint8 BGR; InputError for a broken image."""
+        if self.decoded is None:
+            return self._decode(stem)
+        if stem not in self.decoded:
+            self.decoded[stem] = self._decode(stem)
+            self.decoded[stem].setflags(write=False)
+        return self.decoded[stem]
+
+    def _decode(self, stem: str) -> np.ndarray:
+        if not self.is_store:
+            return images.read_image(self.found[stem])
+        return images.decode_image(lmdb_store.read_value(self.root, stem), f'{self.root}, {stem}')
+
+    def size(self, stem: str) -> tuple[int, int]:
+        """(H, W) without decoding the image."""
+        if self.is_store:
+            return self.found[stem].shape[:2]
+        try:
+            with Image.open(self.found[stem]) as header:
+                return header_size(header)
+        except (OSError, SyntaxError) as error:
+            raise InputError(
+                f'{self.found[stem]}: not a readable image ({error}); replace it, or remove it with its partner'
+            ) from error

@@ -1,0 +1,79 @@
+"""Render rain on folders of clean photos, on all cores."""
+
+from __future__ import annotations
+
+import shutil
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import cv2
+
+from ddsa_arch.ops.atomic import atomic_path
+from ddsa_arch.ops.errors import InputError
+from ddsa_arch.ops.images import read_image, write_image
+from ddsa_arch.ops.rain import RainStyle, add_rain
+from ddsa_arch.ops.seeds import sample_rng
+
+JOBS_AT_ONCE = 4  # handed to a process in one go
+
+
+def render_pairs(
+    clean: Mapping[str, Path],
+    out: str | Path,
+    style: RainStyle,
+    seed: int = 0,
+    copies: int = 1,
+    streaks: Sequence[Path] = (),
+    progress: Callable[[Iterable], Iterable] = iter,
+) -> int:
+    """Write ``out/input/STEM_i.png`` with rain and ``out/target/STEM_i.SUFFIX``, the clean file as it is.
+
+    The rain depends on (seed, stem, i) alone, so neither the number of processes nor another photo changes an image.
+
+    Args:
+        clean: photos by stem.
+        out: gets ``input`` and ``target``; may exist, but not hold these.
+        style: what the rain looks like; with ``streaks`` it gives the veil alone.
+        seed: >= 0.
+        copies: renderings of each photo, >= 1.
+        streaks: images of streak layers, one of which is drawn for each rendering; drawn streaks if empty.
+        progress: wraps the iterable of renderings, such as tqdm.
+
+    Returns:
+        The number of pairs.
+
+    Raises:
+        InputError: ``out`` holds pairs already; a photo or layer is broken. Nothing is left behind.
+    """
+    out = Path(out)
+    if copies < 1 or seed < 0:
+        raise InputError(f'copies {copies} and seed {seed}: wanted at least 1 and 0')
+    for side in ('input', 'target'):
+        if (out / side).exists():
+            raise InputError(f'{out / side} is there already; delete it first, or give another folder')
+    made_out = not out.exists()
+    jobs = [(stem, path, i) for stem, path in clean.items() for i in range(copies)]
+    render = partial(_render, out=out, style=style, seed=seed, streaks=list(streaks))
+    try:
+        with ProcessPoolExecutor() as pool:
+            for _ in progress(pool.map(render, jobs, chunksize=JOBS_AT_ONCE)):
+                pass
+    except BaseException:
+        for folder in (out / 'input', out / 'target', *([out] if made_out else [])):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return len(jobs)
+
+
+def _render(job: tuple[str, Path, int], out: Path, style: RainStyle, seed: int, streaks: list[Path]) -> None:
+    stem, path, i = job
+    rng = sample_rng(seed, zlib.crc32(stem.encode()), i)
+    layer = None
+    if streaks:
+        layer = cv2.cvtColor(read_image(streaks[rng.integers(len(streaks))]), cv2.COLOR_BGR2GRAY)
+    write_image(out / 'input' / f'{stem}_{i}.png', add_rain(read_image(path), style, rng, layer))
+    with atomic_path(out / 'target' / f'{stem}_{i}{path.suffix}') as part:
+        shutil.copyfile(path, part)
