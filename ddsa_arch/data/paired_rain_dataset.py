@@ -41,6 +41,8 @@ class PairedRainDataset(Dataset):
         InputError: missing folder or LMDB, an image without partner, unequal sizes; at access a broken image.
     """
 
+    takes_places = True  # indices may be those of KeyedSampler
+
     def __init__(self, opt: dict[str, Any]) -> None:
         super().__init__()
         self.opt = copy.deepcopy(opt)

@@ -33,6 +33,8 @@ class RenderedRainDataset(Dataset):
         InputError: a missing folder, an unknown style, no patch size; at access a broken image.
     """
 
+    takes_places = True  # indices may be those of KeyedSampler
+
     def __init__(self, opt: dict[str, Any]) -> None:
         super().__init__()
         self.opt = copy.deepcopy(opt)

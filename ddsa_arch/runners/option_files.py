@@ -34,6 +34,9 @@ PART_SOURCES = {
     'optimiser': OPTIMISERS,
     'scheduler': SCHEDULERS,
 }
+LOADER_KEYS = (
+    'name', 'batch_size_per_gpu', 'num_worker_per_gpu', 'dataset_enlarge_ratio', 'persistent_workers', 'pin_memory'
+)  # fmt: skip
 MAY_BE_EMPTY = ('path', 'suffix', 'val', 'resume_state')  # read by BasicSR with [], so they must be there
 GIVEN_BY_CALLER = {'metric': ('img', 'img2'), 'optimiser': ('params',), 'scheduler': ('optimizer',)}
 
@@ -255,8 +258,10 @@ def _check_named(given: Any, named: Named, place: str, is_train: bool) -> dict[s
             checked[name] = _check_part(entry, named.content, inner)
         elif _is_ours(entry):
             checked[name] = _check_section(entry, named.content, inner, is_train)
-        else:  # a data set of another package takes keys of its own
-            checked[name] = dict(entry)
+        else:  # a data set of another package takes keys of its own beside those of the loaders
+            loading = {key: DATASET[key] for key in LOADER_KEYS}
+            given_loading = {key: entry[key] for key in loading if key in entry}
+            checked[name] = {**entry, **_check_section(given_loading, loading, inner, is_train)}
     return checked
 
 

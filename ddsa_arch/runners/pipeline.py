@@ -25,6 +25,7 @@ import basicsr.test
 import basicsr.train
 import torch
 from basicsr.data import build_dataloader
+from basicsr.data.data_sampler import EnlargedSampler
 from basicsr.utils import set_random_seed
 from basicsr.utils.dist_util import get_dist_info
 from basicsr.utils.logger import initialized_logger
@@ -114,7 +115,7 @@ def complete(options: dict[str, Any], root: Path, is_train: bool, auto_resume: b
         dataset['phase'] = phase.split('_')[0]
         dataset['scale'] = options['scale']
         dataset.setdefault('seed', options['manual_seed'])
-        for key in ('dataroot_gt', 'dataroot_lq'):
+        for key in ('dataroot_gt', 'dataroot_lq', 'dataroot_streaks'):
             if dataset.get(key):
                 dataset[key] = os.path.expanduser(dataset[key])
     paths = options['path']
@@ -228,15 +229,14 @@ def _train_and_val_loaders(
     for phase, dataset_options in opt['datasets'].items():
         dataset = sets[dataset_options['name']]
         if phase == 'train':
-            ratio = dataset_options['dataset_enlarge_ratio']
-            sampler = KeyedSampler(len(dataset), opt['world_size'], opt['rank'], ratio, opt['manual_seed'])
+            sampler = _train_sampler(dataset, dataset_options['dataset_enlarge_ratio'], opt)
             loading = dict(dataset_options)
             loading['persistent_workers'] &= loading['num_worker_per_gpu'] > 0
             train_loader = build_dataloader(dataset, loading, sampler=sampler, **common)
         else:
             val_loaders.append(build_dataloader(dataset, dataset_options, **common))
             logger.info(f'{dataset_options["name"]}: {len(dataset)} images to validate on')
-    if state:
+    if state and isinstance(sampler, KeyedSampler):
         state['epoch'], done = divmod(state['iter'], len(train_loader))
         sampler.resume(state['epoch'], done * train_loader.batch_size)
     total_iters = int(opt['train']['total_iter'])
@@ -246,6 +246,13 @@ def _train_and_val_loaders(
         f'{total_iters} steps in {total_epochs} epochs'
     )
     return train_loader, sampler, val_loaders, total_epochs, total_iters
+
+
+def _train_sampler(dataset: Dataset, ratio: int, opt: dict[str, Any]) -> KeyedSampler | EnlargedSampler:
+    """Ours for data sets that take a sample's place in the run, BasicSR's for all others."""
+    if getattr(dataset, 'takes_places', False):
+        return KeyedSampler(len(dataset), opt['world_size'], opt['rank'], ratio, opt['manual_seed'])
+    return EnlargedSampler(dataset, opt['world_size'], opt['rank'], ratio)
 
 
 class _Batches:

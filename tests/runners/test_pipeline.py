@@ -107,6 +107,22 @@ def test_the_stock_basicsr_command_takes_the_resolved_options(write_options, wor
     assert (workplace / 'stock' / 'experiments' / 'run' / 'models' / 'net_g_8.pth').is_file()
 
 
+def test_data_sets_of_basicsr_train_too(write_options, pairs):
+    """Its PairedImageDataset takes keys of its own and plain indices."""
+    stock = {'name': 'stock', 'type': 'PairedImageDataset', 'io_backend': {'type': 'disk'}, 'gt_size': 32,
+             'dataroot_lq': str(pairs / 'input'), 'dataroot_gt': str(pairs / 'target'), 'use_hflip': True,
+             'use_rot': False, 'batch_size_per_gpu': 5}  # fmt: skip
+    folder = train(write_options('train', **{'datasets:train': stock}))
+    assert (folder / 'models' / 'net_g_8.pth').is_file()
+
+
+def test_rendered_rain_trains(write_options, pairs):
+    rendered = {'name': 'r', 'type': 'RenderedRainDataset', 'dataroot_gt': str(pairs / 'target.lmdb'), 'gt_size': 32,
+                'style': 'heavy', 'batch_size_per_gpu': 2}  # fmt: skip
+    folder = train(write_options('train', **{'datasets:train': rendered}))
+    assert (folder / 'models' / 'net_g_8.pth').is_file()
+
+
 def environment(**more):
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     return {**os.environ, 'PYTHONPATH': root, 'OMP_NUM_THREADS': '1', **more}
