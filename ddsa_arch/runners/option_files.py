@@ -254,6 +254,8 @@ def _check_named(given: Any, named: Named, place: str, is_train: bool) -> dict[s
         if not re.fullmatch(named.pattern, str(name)):
             raise InputError(f'unknown key {place}.{name}. {named.doc}')
         inner = _join(place, name)
+        if entry is None:  # dropped: what a file inherits need not be used
+            continue
         if isinstance(named.content, Part):
             checked[name] = _check_part(entry, named.content, inner)
         elif _is_ours(entry):

@@ -26,6 +26,7 @@ def reference() -> str:
         '`ddsa_arch/runners/schema.py` instead.',
         '',
         '`_base_: FILE` inherits from another file, `_delete_: true` inside a section drops what it would inherit,',
+        '`~` for a set or a metric drops that one,',
         "`'{{$NAME:default}}'` takes an environment variable, and `--force_yml SECTION:KEY=VALUE` has the last word.",
         'Numbers may be written as `1e-4`. Paths are relative to where the command runs.',
         '',

@@ -111,6 +111,12 @@ def test_numbers_in_exponent_form_are_numbers():
     }  # fmt: skip
 
 
+def test_an_inherited_set_or_metric_can_be_dropped():
+    options = load_options(FLAGSHIP, True, ['datasets:val=~', 'val:metrics:ssim=~'])
+    assert list(options['datasets']) == ['train']
+    assert list(options['val']['metrics']) == ['psnr']
+
+
 def test_force_yml_reads_values_as_yaml():
     options = {'train': {'total_iter': 1}}
     force(options, ['train:total_iter=5', 'train:optim_g:lr=!!float 1e-3', 'num_gpu=0', 'val:metrics=~'])
