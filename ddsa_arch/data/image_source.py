@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import random
 import struct
 
 import cv2
@@ -14,21 +13,9 @@ from torch import Tensor
 
 from ddsa_arch.ops import images, lmdb_store
 from ddsa_arch.ops.errors import InputError
-from ddsa_arch.ops.seeds import sample_rng
 
 TIFF_WIDTH, TIFF_HEIGHT, ORIENTATION = 256, 257, 274  # tags; EXIF data hold the last one too
 TURNED = (5, 6, 7, 8)  # orientations that swap width and height
-
-
-def augmentation_rng(seed: int, place: int) -> np.random.Generator:
-    """What a sample's crop, flips and rain are drawn from.
-
-    Args:
-        seed: of the data set.
-        place: of the sample in the run, from 1, as KeyedSampler gives it. 0 comes from BasicSR's own sampler and
-            draws from Python's global generator, which BasicSR seeds for each worker.
-    """
-    return sample_rng(seed, place) if place > 0 else np.random.default_rng(random.getrandbits(32))
 
 
 def to_tensor(image: np.ndarray) -> Tensor:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator
 from typing import Any
 
 from basicsr.utils.registry import DATASET_REGISTRY
-from torch.utils.data import Dataset
 
-from ddsa_arch.data.image_source import ImageSource, augmentation_rng, to_tensor
+from ddsa_arch.data.image_source import to_tensor
+from ddsa_arch.data.seeded_patches import SeededPatches
 from ddsa_arch.ops import images
 from ddsa_arch.ops.errors import InputError
-from ddsa_arch.ops.patches import random_crop, random_flips
 
 
 @DATASET_REGISTRY.register()
-class PairedRainDataset(Dataset):
+class PairedRainDataset(SeededPatches):
     """Rainy and clean images paired by stem; an item is ``{lq, gt, lq_path, gt_path}``.
 
     ``lq`` and ``gt`` are float32 ``(3, H, W)``, RGB, [0, 1]; ``lq_path`` and ``gt_path`` the files or LMDB keys.
@@ -41,22 +38,12 @@ class PairedRainDataset(Dataset):
         InputError: missing folder or LMDB, an image without partner, unequal sizes; at access a broken image.
     """
 
-    takes_places = True  # indices may be those of KeyedSampler
-
     def __init__(self, opt: dict[str, Any]) -> None:
-        super().__init__()
-        self.opt = copy.deepcopy(opt)
-        self.train = opt['phase'] == 'train'
-        self.seed = opt.get('seed') or 0
-        self.size = opt.get('gt_size')
-        if self.train and (not isinstance(self.size, int) or self.size < 1):
-            raise InputError(f'datasets.train.gt_size: {self.size!r} is no patch size; the paper has 128 (pixels)')
-        label = f'datasets.{opt["phase"]}'
-        cached = opt.get('cache_images', False)
-        self.inputs = ImageSource(opt.get('dataroot_lq'), f'{label}.dataroot_lq', cached)
+        super().__init__(opt)
+        self.inputs = self.source('dataroot_lq')
         self.targets = None
         if opt.get('dataroot_gt') or self.train:
-            self.targets = ImageSource(opt.get('dataroot_gt'), f'{label}.dataroot_gt', cached)
+            self.targets = self.source('dataroot_gt')
             images.check_partners(self.inputs.found, self.targets.found, self.inputs.root, self.targets.root)
             self._check_sizes()
         self.stems = list(self.inputs.found)
@@ -73,25 +60,13 @@ class PairedRainDataset(Dataset):
                 f'{images.some(unequal)}; replace or remove these pairs'
             )
 
-    def __len__(self) -> int:
-        return len(self.stems)
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Once through all images: without it a loop would not end, as no code is too large."""
-        return (self[index] for index in range(len(self)))
-
-    def __getitem__(self, code: int) -> dict[str, Any]:
-        place, index = divmod(code, len(self.stems))
+    def item(self, place: int, index: int) -> dict[str, Any]:
         stem = self.stems[index]
         sides = {'lq': self.inputs} | ({'gt': self.targets} if self.targets else {})
         pictures = [side.read(stem) for side in sides.values()]
         if len({picture.shape for picture in pictures}) > 1:
             raise InputError(f'{stem}: input and target have unequal sizes; replace or remove this pair')
         if self.train:
-            rng = augmentation_rng(self.seed, place)
-            pictures = random_crop(pictures, self.size, rng)
-            pictures = random_flips(
-                pictures, rng, self.opt.get('use_hflip', True), self.opt.get('use_vflip', True)
-            )  # fmt: skip
+            pictures = self.patches(pictures, self.rng(place))
         item = {name: to_tensor(picture) for name, picture in zip(sides, pictures, strict=True)}
         return item | {f'{name}_path': side.path(stem) for name, side in sides.items()}

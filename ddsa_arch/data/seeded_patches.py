@@ -1,0 +1,67 @@
+"""What the data sets of this package share: patches and flips that depend on a sample's place in the run."""
+
+from __future__ import annotations
+
+import abc
+import copy
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from ddsa_arch.data.image_source import ImageSource
+from ddsa_arch.ops.errors import InputError
+from ddsa_arch.ops.patches import random_crop, random_flips
+from ddsa_arch.ops.seeds import sample_rng
+
+
+class SeededPatches(Dataset, abc.ABC):
+    """Base of the data sets: subclasses set ``stems`` and give an item by place and index.
+
+    Options: ``phase``, ``gt_size``, ``use_hflip``, ``use_vflip``, ``cache_images``, ``seed``; see PairedRainDataset.
+
+    Raises:
+        InputError: no patch size in training.
+    """
+
+    takes_places = True  # indices may be those of KeyedSampler
+    stems: list[str]
+
+    def __init__(self, opt: dict[str, Any]) -> None:
+        super().__init__()
+        self.opt = copy.deepcopy(opt)
+        self.train = opt['phase'] == 'train'
+        self.seed = opt.get('seed') or 0
+        self.size = opt.get('gt_size')
+        if self.train and (not isinstance(self.size, int) or self.size < 1):
+            raise InputError(f'datasets.train.gt_size: {self.size!r} is no patch size; the paper has 128 (pixels)')
+
+    def __len__(self) -> int:
+        return len(self.stems)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Once through all images: without it a loop would not end, as no code is too large."""
+        return (self[index] for index in range(len(self)))
+
+    def __getitem__(self, code: int) -> dict[str, Any]:
+        return self.item(*divmod(code, len(self.stems)))
+
+    @abc.abstractmethod
+    def item(self, place: int, index: int) -> dict[str, Any]:
+        """The sample at ``place`` of the run, counted from 1; 0 where BasicSR's own sampler gives an index alone."""
+
+    def source(self, key: str) -> ImageSource:
+        """The images that an option names."""
+        role = f'datasets.{self.opt["phase"]}.{key}'
+        return ImageSource(self.opt.get(key), role, self.opt.get('cache_images', False))
+
+    def rng(self, place: int) -> np.random.Generator:
+        """What a sample is drawn from; without a place, Python's generator, which BasicSR seeds for each worker."""
+        return sample_rng(self.seed, place) if place > 0 else np.random.default_rng(random.getrandbits(32))
+
+    def patches(self, images: Sequence[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
+        """The same random window and flips for all images of a sample."""
+        cut = random_crop(images, self.size, rng)
+        return random_flips(cut, rng, self.opt.get('use_hflip', True), self.opt.get('use_vflip', True))
