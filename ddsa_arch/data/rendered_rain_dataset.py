@@ -34,6 +34,7 @@ class RenderedRainDataset(SeededPatches):
         self.style = rain_style(opt.get('style') or 'light')
         self.targets = self.source('dataroot_gt')
         self.streaks = self.source('dataroot_streaks') if opt.get('dataroot_streaks') else None
+        self.layers = list(self.streaks.found) if self.streaks else []
         self.stems = list(self.targets.found)
 
     def item(self, place: int, index: int) -> dict[str, Any]:
@@ -43,8 +44,8 @@ class RenderedRainDataset(SeededPatches):
             clean = self.patches([clean], rng)[0]
         layer = None
         if self.streaks:
-            names = list(self.streaks.found)
-            layer = cv2.cvtColor(self.streaks.read(names[rng.integers(len(names))]), cv2.COLOR_BGR2GRAY)
+            name = self.layers[rng.integers(len(self.layers))]
+            layer = cv2.cvtColor(self.streaks.read(name), cv2.COLOR_BGR2GRAY)
         rainy = add_rain(clean, self.style, rng, layer)
         path = self.targets.path(self.stems[index])
         return {'lq': to_tensor(rainy), 'gt': to_tensor(clean), 'lq_path': path, 'gt_path': path}

@@ -174,18 +174,19 @@ class DerainModel(SRModel):
         row = {'image': Path(data['lq_path'][0]).stem, 'seconds': round(time.perf_counter() - start, 4), 'note': ''}
         if path:
             write_image(path, derained)
+        target = None if self.gt is None else tensor2img(self.gt.cpu())
         for metric, options in metrics.items():
-            row[metric], note = self._score(derained, options)
+            row[metric], note = self._score(derained, target, options)
             row['note'] = '; '.join(filter(None, (row['note'], note)))
         self.lq = self.gt = self.output = None
         return row
 
-    def _score(self, derained: Any, options: dict[str, Any]) -> tuple[float, str]:
+    def _score(self, derained: Any, target: Any, options: dict[str, Any]) -> tuple[float, str]:
         """A metric's value, and a note where it says nothing about the image."""
-        if self.gt is None:
+        if target is None:
             return math.nan, 'no target'
         try:
-            value = float(calculate_metric({'img': derained, 'img2': tensor2img(self.gt.cpu())}, options))
+            value = float(calculate_metric({'img': derained, 'img2': target}, options))
         except InputError as error:
             return math.nan, str(error)
         if math.isinf(value):

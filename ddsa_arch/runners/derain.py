@@ -6,13 +6,14 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
+from basicsr.utils import tensor2img
 from torch import nn
 from tqdm import tqdm
 
 from ddsa_arch.archs.weights import load_weights, read_checkpoint
+from ddsa_arch.data.image_source import to_tensor
 from ddsa_arch.models.restore import restore
 from ddsa_arch.ops.errors import InputError
 from ddsa_arch.ops.images import IMAGE_SUFFIXES, images_by_stem, read_image, write_image
@@ -52,12 +53,9 @@ def derain_image(net: nn.Module, image: np.ndarray) -> np.ndarray:
     Returns:
         The same shape and type, rounded.
     """
-    rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-    rain = torch.from_numpy(rgb).permute(2, 0, 1)[None].float() / 255
     device = next(net.parameters()).device
-    clean = restore(net, rain.to(device, memory_format=torch.channels_last))
-    clean = clean[0].clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).cpu().numpy()
-    return cv2.cvtColor(clean, cv2.COLOR_RGB2BGR)
+    rain = to_tensor(image)[None].to(device, memory_format=torch.channels_last)
+    return tensor2img(restore(net, rain).cpu())
 
 
 def derain_files(
