@@ -34,7 +34,10 @@ setup(
         'torchvision>=0.16',
         'tqdm>=4.65',
     ],
-    extras_require={'test': ['pytest>=8', 'ruff>=0.6']},
+    extras_require={
+        'download': ['gdown>=6.4'],  # older ones have no timeout and take an error page for the file
+        'test': ['pytest>=8', 'ruff>=0.6'],
+    },
     entry_points={'console_scripts': ['ddsa = ddsa_arch.runners.cli:main']},
     classifiers=[
         'License :: OSI Approved :: Apache Software License',

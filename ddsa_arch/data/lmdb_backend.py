@@ -33,6 +33,8 @@ class StoreBackend(BaseStorageBackend):
         self.paths = dict(zip(names, map(str, paths), strict=True))
 
     def get(self, filepath: object, client_key: str = 'default') -> bytes:
+        if client_key not in self.paths:
+            raise ValueError(f'no LMDB {client_key!r}; client_keys names {", ".join(self.paths)}')
         return read_value(self.paths[client_key], str(filepath))
 
     def get_text(self, filepath: object) -> str:

@@ -31,11 +31,13 @@ class PairedRainDataset(SeededPatches):
         use_hflip: random horizontal flips in training.
         use_vflip: random vertical flips in training.
         cache_images: keep decoded images in memory, for sets that fit; each loading process keeps its own.
+        exclude_keys: a text file of images to leave out, one stem a line; what is wrong with them does not count.
         seed: of the augmentation; the option loader sets it to ``manual_seed``.
         phase: ``train``, ``val`` or ``test``; BasicSR sets it.
 
     Raises:
-        InputError: missing folder or LMDB, an image without partner, unequal sizes; at access a broken image.
+        InputError: missing folder or LMDB, an image without partner, unequal sizes, a list of other images; at access
+            a broken image.
     """
 
     def __init__(self, opt: dict[str, Any]) -> None:
@@ -44,6 +46,8 @@ class PairedRainDataset(SeededPatches):
         self.targets = None
         if opt.get('dataroot_gt') or self.train:
             self.targets = self.source('dataroot_gt')
+        self.leave_out([self.inputs, self.targets] if self.targets else [self.inputs])
+        if self.targets:
             images.check_partners(self.inputs.found, self.targets.found, self.inputs.root, self.targets.root)
             self._check_sizes()
         self.stems = list(self.inputs.found)

@@ -23,16 +23,18 @@ class RenderedRainDataset(SeededPatches):
         dataroot_gt: clean photos: a folder or an ``X.lmdb``.
         dataroot_streaks: streak layers, likewise, one of which is drawn for each sample; drawn streaks if absent.
         style: of the rain, ``light`` or ``heavy``; with streak layers it gives the veil alone.
-        gt_size, use_hflip, use_vflip, cache_images, seed, phase: as PairedRainDataset's.
+        gt_size, use_hflip, use_vflip, cache_images, exclude_keys, seed, phase: as PairedRainDataset's.
 
     Raises:
-        InputError: a missing folder, an unknown style, no patch size; at access a broken image.
+        InputError: a missing folder, an unknown style, no patch size, a list of other images; at access a broken
+            image.
     """
 
     def __init__(self, opt: dict[str, Any]) -> None:
         super().__init__(opt)
         self.style = rain_style(opt.get('style') or 'light')
         self.targets = self.source('dataroot_gt')
+        self.leave_out([self.targets])
         self.streaks = self.source('dataroot_streaks') if opt.get('dataroot_streaks') else None
         self.layers = list(self.streaks.found) if self.streaks else []
         self.stems = list(self.targets.found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import copy
+import difflib
 import random
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,7 +13,9 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from ddsa_arch.data.image_source import ImageSource
-from ddsa_arch.ops.errors import InputError
+from ddsa_arch.ops.errors import InputError, did_you_mean
+from ddsa_arch.ops.images import some
+from ddsa_arch.ops.key_lists import read_keys
 from ddsa_arch.ops.patches import random_crop, random_flips
 from ddsa_arch.ops.seeds import sample_rng
 
@@ -20,7 +23,8 @@ from ddsa_arch.ops.seeds import sample_rng
 class SeededPatches(Dataset, abc.ABC):
     """Base of the data sets: subclasses set ``stems`` and give an item by place and index.
 
-    Options: ``phase``, ``gt_size``, ``use_hflip``, ``use_vflip``, ``cache_images``, ``seed``; see PairedRainDataset.
+    Options: ``phase``, ``gt_size``, ``use_hflip``, ``use_vflip``, ``cache_images``, ``exclude_keys``, ``seed``; see
+    PairedRainDataset.
 
     Raises:
         InputError: no patch size in training.
@@ -54,8 +58,38 @@ class SeededPatches(Dataset, abc.ABC):
 
     def source(self, key: str) -> ImageSource:
         """The images that an option names."""
-        role = f'datasets.{self.opt["phase"]}.{key}'
-        return ImageSource(self.opt.get(key), role, self.opt.get('cache_images', False))
+        return ImageSource(self.opt.get(key), self.role(key), self.opt.get('cache_images', False))
+
+    def role(self, key: str) -> str:
+        """An option's full name, for messages."""
+        return f'datasets.{self.opt["phase"]}.{key}'
+
+    def leave_out(self, sources: Sequence[ImageSource]) -> None:
+        """Take the images that the option ``exclude_keys`` lists out of all sources of a set.
+
+        Raises:
+            InputError: the list cannot be read; a key stands in no source; nothing would be left.
+        """
+        path = self.opt.get('exclude_keys')
+        if not path:
+            return
+        role = self.role('exclude_keys')
+        listed = dict.fromkeys(read_keys(path, role))
+        known = dict.fromkeys(stem for source in sources for stem in source.found)
+        roots = ' and '.join(source.root for source in sources)
+        unknown = [key for key in listed if key not in known]
+        if unknown:
+            near = difflib.get_close_matches(unknown[0], known, n=1)  # of thousands, which would fill the message
+            raise InputError(
+                f'{role}: {len(unknown)} of {len(listed)} keys in {path} are not in {roots}: {some(unknown)}; '
+                f'give the list that was made for this set, or mend these lines{did_you_mean(unknown[0], near)}'
+            )
+        if len(listed) == len(known):
+            raise InputError(
+                f'{role}: {path} excludes all {len(known)} images of {roots}; remove the keys that shall stay in'
+            )
+        for source in sources:
+            source.found = {stem: entry for stem, entry in source.found.items() if stem not in listed}
 
     def rng(self, place: int) -> np.random.Generator:
         """What a sample is drawn from; without a place, Python's generator, which BasicSR seeds for each worker."""

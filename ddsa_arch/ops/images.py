@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
-from pathlib import Path
+import zipfile
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -13,6 +19,7 @@ from ddsa_arch.ops.errors import InputError
 
 IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 LISTED_AT_MOST = 5  # names in one message
+LARGEST_FILE = 1 << 30  # bytes; an archive may claim more than memory holds
 
 
 def decode_image(data: bytes | memoryview, name: str) -> np.ndarray:
@@ -90,6 +97,96 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
         part.write_bytes(data)
 
 
+class ImageFile(Protocol):
+    """A file of an image: any ``Path``, or a :class:`ZippedImage`."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def stem(self) -> str: ...
+
+    @property
+    def suffix(self) -> str: ...
+
+    def read_bytes(self) -> bytes: ...
+
+
+@dataclass(frozen=True)
+class ZippedImage:
+    """A file in a zip archive, read without unpacking; threads may share the archive."""
+
+    archive: zipfile.ZipFile
+    info: zipfile.ZipInfo
+
+    def __str__(self) -> str:
+        return f'{self.archive.filename}, {self.info.filename}'
+
+    @property
+    def path(self) -> PurePosixPath:
+        """Within the archive; some tools of Windows write backslashes."""
+        return PurePosixPath(self.info.filename.replace('\\', '/'))
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def stem(self) -> str:
+        return self.path.stem
+
+    @property
+    def suffix(self) -> str:
+        return self.path.suffix
+
+    def read_bytes(self) -> bytes:
+        """The unpacked bytes, checked against the archive's CRC.
+
+        Raises:
+            InputError: the archive is damaged here.
+        """
+        if self.info.file_size > LARGEST_FILE:
+            raise InputError(f'{self}: {self.info.file_size} bytes are no image; remove it from the archive')
+        try:
+            return self.archive.read(self.info)
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+            raise InputError(f'{self}: damaged ({error}); download the archive again') from error
+
+
+def byte_size(file: ImageFile) -> int:
+    """The size of a file in bytes, without reading it."""
+    if isinstance(file, ZippedImage):
+        return file.info.file_size
+    try:
+        return file.stat().st_size
+    except OSError as error:
+        raise InputError(f'{file}: cannot be read ({error.strerror})') from error
+
+
+@dataclass(frozen=True)
+class Sorted:
+    """Files sorted by stem, in natural order: images, two of one stem, and what is no image."""
+
+    images: dict[str, ImageFile]
+    doubles: list[tuple[ImageFile, ImageFile]]
+    others: list[ImageFile]
+
+
+def sort_files(files: Iterable[ImageFile]) -> Sorted:
+    """Tell images from other files, by their suffixes. Hidden files are left out."""
+    found = Sorted({}, [], [])
+    for file in sorted(files, key=lambda f: (natural_key(f.name), f.name)):
+        if file.name.startswith('.'):
+            continue
+        if file.suffix.lower() not in IMAGE_SUFFIXES:
+            found.others.append(file)
+            continue
+        if file.stem in found.images:
+            found.doubles.append((found.images[file.stem], file))
+        found.images[file.stem] = file
+    return found
+
+
 def images_by_stem(folder: str | Path, role: str = 'folder') -> dict[str, Path]:
     """The image files of a folder by their name without suffix, in natural order; other files are left alone.
 
@@ -100,22 +197,25 @@ def images_by_stem(folder: str | Path, role: str = 'folder') -> dict[str, Path]:
     Raises:
         InputError: no such folder, no image in it, or two images of one stem.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError(f'{role}: no folder {folder}')
-    found: dict[str, Path] = {}
-    doubles = []
-    for path in sorted(folder.iterdir(), key=lambda p: (natural_key(p.name), p.name)):
-        if path.name.startswith('.') or path.suffix.lower() not in IMAGE_SUFFIXES or not path.is_file():
-            continue
-        if path.stem in found:
-            doubles.append(f'{found[path.stem].name} and {path.name}')
-        found[path.stem] = path
-    if doubles:
-        raise InputError(f'{role}: {folder} has two images of one name: {some(doubles)}; keep one of each')
-    if not found:
+    found = sort_files(files_in(folder, role))
+    if found.doubles:
+        names = [f'{first.name} and {second.name}' for first, second in found.doubles]
+        raise InputError(f'{role}: {folder} has two images of one name: {some(names)}; keep one of each')
+    if not found.images:
         raise InputError(f'{role}: no image in {folder} (looked for {", ".join(IMAGE_SUFFIXES)})')
-    return found
+    return found.images
+
+
+def files_in(folder: str | Path, role: str = 'folder') -> list[Path]:
+    """The files of a folder, not of those in it.
+
+    Raises:
+        InputError: no such folder.
+    """
+    if not Path(folder).is_dir():
+        raise InputError(f'{role}: no folder {folder}')
+    with os.scandir(folder) as entries:
+        return [Path(entry.path) for entry in entries if entry.is_file()]
 
 
 def check_partners(inputs: dict[str, object], targets: dict[str, object], input_name: str, target_name: str) -> None:

@@ -3,30 +3,28 @@
 A line of meta_info.txt reads ``NAME.png (H,W,C) 1``; NAME is the key of the value that holds the encoded image.
 Stores written here keep the original bytes of every file (BasicSR's own tool re-encodes JPEG as PNG, four times
 larger), and stock BasicSR reads them. A store is written as ``X.lmdb.part`` and takes its name when it is whole.
+``ops.pair_stores`` makes the two stores of a set from image files.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import lmdb
 
 from ddsa_arch.ops.errors import InputError
-from ddsa_arch.ops.images import decode_image, some
 
 META_NAME = 'meta_info.txt'
 PART_SUFFIX = '.part'
 COMMIT_EVERY = 256  # images per transaction: what an interruption can cost
 MAP_SPARE = 64 << 20  # room beyond the images, in bytes
 PAGE = 4096  # of LMDB, in bytes
-LONGEST_KEY = 500  # bytes; LMDB's limit is 511
 META_LINE = re.compile(r'^(?P<name>.+?)(?:\.\w+)? \((?P<h>\d+),(?P<w>\d+),(?P<c>\d+)\)(?: (?P<level>-?\d+))?\s*$')
 
 
@@ -45,9 +43,12 @@ class Entry:
 # database and process, dropped in a forked child. Beside it stands the identity of its file, so that a store that
 # was made again is opened again.
 _open_environments: dict[str, tuple[lmdb.Environment, tuple[int, int]]] = {}
+_opening = threading.Lock()
 
 
 def _forget_environments() -> None:
+    global _opening
+    _opening = threading.Lock()  # a thread of the parent may have held it
     for environment, _ in _open_environments.values():
         environment.close()
     _open_environments.clear()
@@ -98,8 +99,17 @@ def stored_keys(path: str | Path) -> set[str]:
     Raises:
         InputError: there is no readable store.
     """
-    with _environment(path).begin() as transaction, transaction.cursor() as cursor:
-        return {bytes(key).decode('utf-8', 'replace') for key in cursor.iternext(values=False)}
+    return set(value_sizes(path))
+
+
+def value_sizes(path: str | Path) -> dict[str, int]:
+    """The size in bytes of every image in the database, by key.
+
+    Raises:
+        InputError: there is no readable store.
+    """
+    with _environment(path).begin(buffers=True) as transaction, transaction.cursor() as cursor:
+        return {bytes(key).decode('utf-8', 'replace'): len(value) for key, value in cursor}
 
 
 def read_value(path: str | Path, key: str) -> bytes:
@@ -119,15 +129,18 @@ def _environment(path: str | Path) -> lmdb.Environment:
     """This process's handle of a store."""
     place = os.path.realpath(path)
     try:
-        status = os.stat(os.path.join(place, 'data.mdb'))
-        identity = (status.st_dev, status.st_ino)
-        environment, opened = _open_environments.get(place, (None, None))
-        if opened != identity:
-            if environment is not None:
-                environment.close()
-                del _open_environments[place]
-            environment = lmdb.open(place, readonly=True, lock=False, readahead=False, meminit=False, max_readers=1024)
-            _open_environments[place] = environment, identity
+        with _opening:
+            status = os.stat(os.path.join(place, 'data.mdb'))
+            identity = (status.st_dev, status.st_ino)
+            environment, opened = _open_environments.get(place, (None, None))
+            if opened != identity:
+                if environment is not None:
+                    environment.close()
+                    del _open_environments[place]
+                environment = lmdb.open(
+                    place, readonly=True, lock=False, readahead=False, meminit=False, max_readers=1024
+                )
+                _open_environments[place] = environment, identity
     except (OSError, lmdb.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(f'{path}: no readable LMDB ({reason}); make it with: ddsa data lmdb') from error
@@ -137,146 +150,13 @@ def _environment(path: str | Path) -> lmdb.Environment:
 # --- writing -----------------------------------------------------------------------------------------------
 
 
-def write_pair_stores(
-    inputs: dict[str, Path],
-    targets: dict[str, Path],
-    out: str | Path,
-    progress: Callable[[Iterable], Iterable] = iter,
-) -> tuple[Path, Path]:
-    """Write ``out/input.lmdb`` and ``out/target.lmdb`` from image files paired by stem.
-
-    Every image is decoded once before it is stored, and all that is wrong is reported together. Nothing is left
-    behind by an error in the images; after a kill or a full disk the next call goes on where it stopped.
+class StoreWriter:
+    """One store in the making, ``X.lmdb.part``.
 
     Args:
-        inputs: rainy image files by stem.
-        targets: clean image files, the same stems.
-        out: folder of the two stores.
-        progress: wraps the iterable of pairs, such as tqdm.
-
-    Returns:
-        The paths of the two stores.
-
-    Raises:
-        InputError: a store is there already; a key cannot be used; an image is broken; a pair has unequal sizes; the
-            folder cannot be written.
+        final: ``X.lmdb``, the name that :meth:`publish` gives it.
+        bytes_of_images: of every image that will be put, which bounds the size of the database.
     """
-    out = Path(out)
-    stems = list(inputs)
-    _check_keys(stems)
-    finals = [out / 'input.lmdb', out / 'target.lmdb']
-    _reopen_half_published(finals)
-    for final in finals:
-        if final.exists():
-            raise InputError(f'{final} is there already; delete it first, or give another --out')
-    sizes = [[path.stat().st_size for path in side.values()] for side in (inputs, targets)]
-    missing = [folder for folder in (out, *out.parents) if not folder.exists()]
-    writers = []
-    problems, unusable = [], 0
-    try:
-        for final, bytes_of_images in zip(finals, sizes, strict=True):
-            writers.append(_StoreWriter(final, bytes_of_images))
-        # an error must not close an environment that a loading thread reads
-        with contextlib.closing(_load_ahead(stems, inputs, targets, writers, progress)) as pairs:
-            for stem, loaded in zip(stems, pairs, strict=True):
-                problems += loaded.problems
-                unusable += bool(loaded.problems)
-                if not problems:
-                    for writer, path, data, shape in zip(
-                        writers, (inputs[stem], targets[stem]), loaded.data, loaded.shapes, strict=True
-                    ):
-                        writer.put(Entry(stem, path.name, shape), data)
-        if problems:
-            raise InputError(f'{unusable} of {len(stems)} pairs cannot be used:\n  ' + '\n  '.join(problems))
-        for writer in writers:
-            writer.finish()
-    except InputError:
-        for writer in writers:
-            writer.discard()
-        raise
-    except (OSError, lmdb.Error) as error:
-        raise InputError(
-            f'{out}: cannot be written ({error}); mend that and run the command again, which goes on where it stopped, '
-            f'or delete {out / "*.lmdb.part"}, or give another --out'
-        ) from error
-    finally:
-        for writer in writers:
-            writer.close()
-        for folder in missing:
-            with contextlib.suppress(OSError):
-                folder.rmdir()  # only if empty
-    for writer in writers:
-        writer.publish()
-    return finals[0], finals[1]
-
-
-def _reopen_half_published(finals: Sequence[Path]) -> None:
-    """After a kill between the two renames one store is whole and the other still a part: go on with both."""
-    parts = [final.with_name(final.name + PART_SUFFIX) for final in finals]
-    for whole, part, other_whole, other_part in (*zip(finals, parts, finals[::-1], parts[::-1], strict=True),):
-        if whole.exists() and not part.exists() and other_part.exists() and not other_whole.exists():
-            os.replace(whole, part)
-
-
-def _check_keys(stems: Sequence[str]) -> None:
-    """BasicSR cuts a key at its first dot, and meta_info.txt is UTF-8 with a line for each key."""
-    bad = []
-    for stem in stems:
-        encoded = stem.encode('utf-8', 'ignore')  # without the bytes of a file name that are not UTF-8
-        is_text = encoded.decode('utf-8') == stem and len(f'{stem}.'.splitlines()) == 1
-        if not is_text or '.' in stem or not stem.strip() or len(encoded) > LONGEST_KEY:
-            bad.append(repr(stem))
-    if bad:
-        raise InputError(
-            f'{len(bad)} names cannot be keys of an LMDB: {some(bad)}; rename the files '
-            f'(no dot before the suffix, not blank, one line of UTF-8 of at most {LONGEST_KEY} bytes)'
-        )
-
-
-@dataclass
-class _Loaded:
-    data: list[bytes]
-    shapes: list[tuple[int, int, int]]
-    problems: list[str]
-
-
-def _load_ahead(
-    stems: Sequence[str],
-    inputs: dict[str, Path],
-    targets: dict[str, Path],
-    writers: Sequence[_StoreWriter],
-    progress: Callable[[Iterable], Iterable],
-) -> Iterator[_Loaded]:
-    """Read and check the pairs on all cores, in order, a bounded number ahead of the writer."""
-
-    def load(stem: str) -> _Loaded:
-        loaded = _Loaded([], [], [])
-        for path, writer in zip((inputs[stem], targets[stem]), writers, strict=True):
-            try:
-                data = path.read_bytes()
-                shape = writer.known_shape(stem, data) or decode_image(data, str(path)).shape
-            except (OSError, InputError) as error:
-                loaded.problems.append(str(error))
-                continue
-            loaded.data.append(data)
-            loaded.shapes.append(shape)
-        if len(loaded.shapes) == 2 and loaded.shapes[0] != loaded.shapes[1]:
-            sizes = ' and '.join(f'{w} x {h}' for h, w, _ in loaded.shapes)
-            loaded.problems.append(f'{stem}: input and target have unequal sizes, {sizes}')
-        return loaded
-
-    workers = os.cpu_count() or 1
-    with ThreadPoolExecutor(workers) as pool:
-        waiting = []
-        upcoming = iter(stems)
-        for _ in progress(stems):
-            while len(waiting) < workers * 4 and (stem := next(upcoming, None)) is not None:
-                waiting.append(pool.submit(load, stem))
-            yield waiting.pop(0).result()
-
-
-class _StoreWriter:
-    """One store in the making, ``X.lmdb.part``."""
 
     def __init__(self, final: Path, bytes_of_images: Sequence[int]) -> None:
         self.final = final
@@ -298,6 +178,7 @@ class _StoreWriter:
         return tuple(int(n) for n in shape.split(b','))
 
     def put(self, entry: Entry, data: bytes) -> None:
+        """Store an image that was checked."""
         self.transaction.put(entry.key.encode('utf-8'), data)
         self.transaction.put(_shape_key(entry.key), ','.join(map(str, entry.shape)).encode())
         self.entries.append(entry)
@@ -319,7 +200,10 @@ class _StoreWriter:
         if stored != len(self.entries):
             raise InputError(f'{self.part} holds {stored} images, wanted {len(self.entries)}; run the command again')
         lines = [f'{e.name} ({e.shape[0]},{e.shape[1]},{e.shape[2]}) 1\n' for e in self.entries]
-        (self.part / META_NAME).write_text(''.join(lines), encoding='utf-8')
+        with (self.part / META_NAME).open('w', encoding='utf-8') as meta:
+            meta.writelines(lines)
+            meta.flush()
+            os.fsync(meta.fileno())
 
     def close(self) -> None:
         if self.transaction is not None:

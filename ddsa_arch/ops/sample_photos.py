@@ -1,4 +1,4 @@
-"""Photos that come with scikit-image, and pairs of rainy and clean images made of them: a data set without download.
+"""Photos that come with scikit-image, whole or in tiles, to render rain on: a data set without download.
 
 The photos lie in scikit-image's wheel, so nothing is fetched. They are few: enough to show that training runs and
 learns, not to compare networks.
@@ -7,7 +7,6 @@ learns, not to compare networks.
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from itertools import pairwise
@@ -17,8 +16,6 @@ import numpy as np
 
 from ddsa_arch.ops.errors import InputError, did_you_mean
 from ddsa_arch.ops.images import read_image, write_image
-from ddsa_arch.ops.rain import RainStyle, add_rain
-from ddsa_arch.ops.seeds import sample_rng
 
 # No scene stands on both sides. The two views of the motorcycle are one scene.
 TRAIN_PHOTOS = ('astronaut', 'coffee', 'motorcycle_left', 'motorcycle_right')
@@ -99,48 +96,36 @@ def _cuts(size: int, tile_size: int) -> list[int]:
     return [size * i // parts for i in range(parts + 1)]
 
 
-def write_rainy_pairs(
-    photos: Mapping[str, np.ndarray],
-    out: str | Path,
-    style: RainStyle,
-    seed: int,
-    copies: int,
-    tile_size: int | None = TILE_SIZE,
-) -> int:
-    """Render rain on photos and write ``out/input/NAME_i.png`` and ``out/target/NAME_i.png``, without loss.
+def write_tiles(
+    photos: Mapping[str, np.ndarray], folder: str | Path, tile_size: int | None = TILE_SIZE
+) -> dict[str, Path]:
+    """Write photos as PNG files without loss: ``folder/NAME.png``, or ``folder/NAME_rXcY.png`` for each tile.
 
-    A photo larger than ``tile_size`` is cut by :func:`split_tiles`, and every tile ``NAME_rXcY`` gets rain of its own:
-    more directions and densities to learn from. The rain depends on (seed, name, i) alone, so another photo or copy
-    more changes no image. A file of the same name is replaced, others are left.
+    A photo larger than ``tile_size`` is cut by :func:`split_tiles`: each tile then gets rain of its own, which makes
+    more directions and densities to learn from. A file of the same name is replaced, others are left.
 
     Args:
         photos: ``(H, W, 3)`` uint8 BGR by name, as :func:`sample_photos` gives them.
-        out: folder, made if need be.
-        style: what the rain looks like.
-        seed: >= 0.
-        copies: renderings of each photo or tile, >= 1.
-        tile_size: the largest side of an image; None writes whole photos, as a test set wants them.
+        folder: made if need be.
+        tile_size: the largest side of an image, >= 1; None writes whole photos, as a test set wants them.
 
     Returns:
-        The number of pairs.
+        The files by stem, as ``ops.synthesis.render_pairs`` takes them.
+
+    Raises:
+        InputError: a name that is no file name, an image of another kind, a tile size below 1. Nothing is written.
     """
-    if copies < 1:
-        raise InputError(f'copies is {copies}; want at least 1')
-    if seed < 0:
-        raise InputError(f'seed is {seed}; want 0 or more')
-    items: dict[str, np.ndarray] = {}
+    tiles: dict[str, np.ndarray] = {}
     for name, photo in photos.items():
         if not name or Path(name).name != name:
             raise InputError(f'the photo name {name!r} is no file name; leave out folders')
+        if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3:
+            raise InputError(f'the photo {name!r} is {photo.dtype} {photo.shape}; want uint8 (H, W, 3)')
         if tile_size is None or max(photo.shape[:2]) <= tile_size:
-            items[name] = photo
+            tiles[name] = photo
         else:
-            items.update((f'{name}_{place}', tile) for place, tile in split_tiles(photo, tile_size).items())
-
-    out = Path(out)
-    for name, clean in items.items():
-        for i in range(copies):
-            rainy = add_rain(clean, style, sample_rng(seed, zlib.crc32(name.encode()), i))
-            write_image(out / 'target' / f'{name}_{i}.png', clean)
-            write_image(out / 'input' / f'{name}_{i}.png', rainy)
-    return len(items) * copies
+            tiles.update((f'{name}_{place}', tile) for place, tile in split_tiles(photo, tile_size).items())
+    paths = {name: Path(folder) / f'{name}.png' for name in tiles}
+    for name, path in paths.items():
+        write_image(path, tiles[name])
+    return paths

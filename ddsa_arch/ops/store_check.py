@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ddsa_arch.ops.errors import InputError
-from ddsa_arch.ops.images import decode_image
-from ddsa_arch.ops.lmdb_store import META_NAME, read_entries, read_value, stored_keys
+from ddsa_arch.ops.images import ImageFile, byte_size, decode_image
+from ddsa_arch.ops.lmdb_store import META_NAME, read_entries, read_value, stored_keys, value_sizes
 
 
 def store_problems(path: str | Path, progress: Callable[[Iterable], Iterable] = iter) -> list[str]:
@@ -57,4 +57,21 @@ def pair_problems(input_store: str | Path, target_store: str | Path) -> list[str
         if key in targets and entry.shape[:2] != targets[key].shape[:2]:
             sizes = ' and '.join(f'{w} x {h}' for h, w, _ in (entry.shape, targets[key].shape))
             problems.append(f'{key!r}: input and target have unequal sizes, {sizes}')
+    return problems
+
+
+def source_problems(store: str | Path, files: Mapping[str, ImageFile]) -> list[str]:
+    """Where a store differs from the files that it was made of, told by names and sizes in bytes.
+
+    Args:
+        store: a sound store.
+        files: by stem; those that the store lacks are not told.
+    """
+    sizes = value_sizes(store)
+    problems = [f'{store}: {key!r} is not among the files' for key in sizes if key not in files]
+    problems += [
+        f'{store}: {key!r} has {size} bytes and {files[key]} has {byte_size(files[key])}'
+        for key, size in sizes.items()
+        if key in files and byte_size(files[key]) != size
+    ]
     return problems

@@ -1,11 +1,13 @@
-"""Render rain on folders of clean photos, on all cores."""
+"""Render rain on clean photos, many of them on all cores: the pairs of ``ddsa data synth`` and of the quickstart."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from ddsa_arch.ops.rain import RainStyle, add_rain
 from ddsa_arch.ops.seeds import sample_rng
 
 JOBS_AT_ONCE = 4  # handed to a process in one go
+FEW_JOBS = 16  # up to here, processes would take longer to start than to render
 
 
 def render_pairs(
@@ -32,6 +35,7 @@ def render_pairs(
     """Write ``out/input/STEM_i.png`` with rain and ``out/target/STEM_i.SUFFIX``, the clean file as it is.
 
     The rain depends on (seed, stem, i) alone, so neither the number of processes nor another photo changes an image.
+    Up to ``FEW_JOBS`` renderings, and all of them where there is one core, are made in this process.
 
     Args:
         clean: photos by stem.
@@ -57,9 +61,10 @@ def render_pairs(
     made_out = not out.exists()
     jobs = [(stem, path, i) for stem, path in clean.items() for i in range(copies)]
     render = partial(_render, out=out, style=style, seed=seed, streaks=list(streaks))
+    alone = len(jobs) <= FEW_JOBS or os.cpu_count() == 1
     try:
-        with ProcessPoolExecutor() as pool:
-            for _ in progress(pool.map(render, jobs, chunksize=JOBS_AT_ONCE)):
+        with nullcontext() if alone else ProcessPoolExecutor() as pool:
+            for _ in progress(map(render, jobs) if pool is None else pool.map(render, jobs, chunksize=JOBS_AT_ONCE)):
                 pass
     except BaseException:
         for folder in (out / 'input', out / 'target', *([out] if made_out else [])):

@@ -1,4 +1,4 @@
-"""``ddsa data``: render rain on clean photos, make the LMDBs of a set of image pairs, verify them."""
+"""``ddsa data``: everything about sets of image pairs, from the download to verified LMDBs."""
 
 from __future__ import annotations
 
@@ -13,19 +13,32 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ddsa_arch.ops.errors import InputError
-from ddsa_arch.ops.images import check_partners, images_by_stem
-from ddsa_arch.ops.lmdb_store import is_store, read_entries, write_pair_stores
+from ddsa_arch.ops.images import files_in, images_by_stem
+from ddsa_arch.ops.lmdb_store import is_store, read_entries
+from ddsa_arch.ops.pair_stores import SIDES, write_pair_stores
+from ddsa_arch.ops.pairing import pair_files
 from ddsa_arch.ops.rain import PRESETS, rain_style
 from ddsa_arch.ops.store_check import pair_problems, store_problems
 from ddsa_arch.ops.synthesis import render_pairs
 from ddsa_arch.ops.tables import markdown_table
+from ddsa_arch.runners import data_speed, download, prepare
 
 MEBIBYTE = 1 << 20
+MODULES = (
+    ('download', download, 'the archives of the field, from Google Drive'),
+    ('prepare', prepare, 'the archives of the field to LMDBs, verified'),
+    ('speed', data_speed, 'how fast sets are read for training'),
+)
 
 
 def make_lmdb(
-    input_dir: str | Path, target_dir: str | Path, out: str | Path, pairs: str | None = None, progress: bool = False
-) -> tuple[Path, Path]:
+    input_dir: str | Path,
+    target_dir: str | Path,
+    out: str | Path,
+    pairs: str | None = None,
+    skip_bad: bool = False,
+    progress: bool = False,
+) -> tuple[tuple[Path, Path], list[str]]:
     """Make ``out/input.lmdb`` and ``out/target.lmdb`` from two folders of images paired by stem.
 
     Args:
@@ -33,17 +46,24 @@ def make_lmdb(
         target_dir: clean images; suffixes may differ between the folders.
         out: made if it is missing.
         pairs: such as ``1-180``: only these, counted from 1 in the natural order of the names.
+        skip_bad: leave out what cannot be used instead of raising.
         progress: show a bar.
 
+    Returns:
+        The two stores, and a sentence for each file that is not in them.
+
     Raises:
-        InputError: see ``write_pair_stores``; nothing is left behind.
+        InputError: see ``pair_files`` and ``write_pair_stores``; nothing is left behind.
     """
-    inputs = images_by_stem(input_dir, '--input')
-    targets = images_by_stem(target_dir, '--target')
-    check_partners(inputs, targets, str(input_dir), str(target_dir))
-    stems = _select(list(inputs), pairs)
+    found = pair_files(
+        files_in(input_dir, '--input'), files_in(target_dir, '--target'), str(input_dir), str(target_dir)
+    )
+    stems = _select(list(found.inputs), pairs)
+    found.inputs = {stem: found.inputs[stem] for stem in stems}
+    found.targets = {stem: found.targets[stem] for stem in stems}
     bar = partial(tqdm, unit='pair', desc=Path(out).name, disable=None if progress else True)
-    return write_pair_stores({s: inputs[s] for s in stems}, {s: targets[s] for s in stems}, out, bar)
+    stores, left_out = write_pair_stores(found, out, bar, skip_bad)
+    return stores, [f'passed over {file}' for file in found.passed_over] + [f'left out: {text}' for text in left_out]
 
 
 def _select(stems: list[str], pairs: str | None) -> list[str]:
@@ -71,7 +91,7 @@ def verify(paths: Sequence[str | Path], progress: bool = False) -> tuple[list[tu
     """
     stores, problems = [], []
     for path in map(Path, paths):
-        pair = [path / 'input.lmdb', path / 'target.lmdb']
+        pair = [path / f'{side}.lmdb' for side in SIDES]
         if is_store(path):
             stores.append(path)
         elif any(store.is_dir() for store in pair):
@@ -119,13 +139,23 @@ def synthesise(
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog='ddsa data', description=__doc__)
     commands = top.add_subparsers(dest='command', required=True)
+    for name, module, meaning in MODULES:
+        command = commands.add_parser(name, help=meaning, description=module.__doc__)
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+
     lmdb = commands.add_parser('lmdb', help='two folders of images to two LMDBs')
     lmdb.add_argument('--input', required=True, metavar='DIR', help='rainy images')
     lmdb.add_argument('--target', required=True, metavar='DIR', help='clean images of the same names')
     lmdb.add_argument('--out', required=True, metavar='DIR', help='gets input.lmdb and target.lmdb')
     lmdb.add_argument('--pairs', metavar='FIRST-LAST', help='only these, in the natural order of the names')
+    lmdb.add_argument('--skip-bad', action='store_true', help='leave out pairs that cannot be used, and name them')
+    lmdb.set_defaults(run=_run_lmdb)
+
     check = commands.add_parser('verify', help='check LMDBs; exit code 1 names what is wrong')
     check.add_argument('paths', nargs='+', metavar='LMDB', help='X.lmdb, or a folder with input.lmdb and target.lmdb')
+    check.set_defaults(run=_run_verify)
+
     synth = commands.add_parser('synth', help='render rain on clean photos')
     synth.add_argument('--clean', required=True, metavar='DIR', help='clean photos')
     synth.add_argument('--out', required=True, metavar='DIR', help='gets input/ and target/')
@@ -133,23 +163,35 @@ def parser() -> argparse.ArgumentParser:
     synth.add_argument('--streaks', metavar='DIR', help='images of streak layers instead of drawn streaks')
     synth.add_argument('--seed', type=int, default=0, help='the same seed gives the same rain (default: 0)')
     synth.add_argument('--copies', type=int, default=1, help='renderings of each photo (default: 1)')
+    synth.set_defaults(run=_run_synth)
     return top
+
+
+def _run_lmdb(args: argparse.Namespace) -> int:
+    start = time.perf_counter()
+    shown = sys.stderr.isatty()
+    stores, notes = make_lmdb(args.input, args.target, args.out, args.pairs, args.skip_bad, shown)
+    rows = [(s, len(read_entries(s)), f'{(s / "data.mdb").stat().st_size / MEBIBYTE:.1f}') for s in stores]
+    print('\n'.join([markdown_table(rows, ('LMDB', 'images', 'MiB')), *notes]))
+    print(f'made in {time.perf_counter() - start:.1f} s')
+    return 0
+
+
+def _run_verify(args: argparse.Namespace) -> int:
+    counts, problems = verify(args.paths, sys.stderr.isatty())
+    print('\n'.join(problems) or markdown_table(counts, ('sound LMDB', 'images')))
+    return 1 if problems else 0
+
+
+def _run_synth(args: argparse.Namespace) -> int:
+    start = time.perf_counter()
+    shown = sys.stderr.isatty()
+    made = synthesise(args.clean, args.out, args.style, args.streaks, args.seed, args.copies, shown)
+    print(f'{made} pairs in {args.out}')
+    print(f'made in {time.perf_counter() - start:.1f} s')
+    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    progress = sys.stderr.isatty()
-    if args.command == 'verify':
-        counts, problems = verify(args.paths, progress)
-        print('\n'.join(problems) or markdown_table(counts, ('sound LMDB', 'images')))
-        return 1 if problems else 0
-    start = time.perf_counter()
-    if args.command == 'synth':
-        made = synthesise(args.clean, args.out, args.style, args.streaks, args.seed, args.copies, progress)
-        print(f'{made} pairs in {args.out}')
-    else:
-        stores = make_lmdb(args.input, args.target, args.out, args.pairs, progress)
-        rows = [(s, len(read_entries(s)), f'{(s / "data.mdb").stat().st_size / MEBIBYTE:.1f}') for s in stores]
-        print(markdown_table(rows, ('LMDB', 'images', 'MiB')))
-    print(f'made in {time.perf_counter() - start:.1f} s')
-    return 0
+    return args.run(args)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,8 +22,9 @@ from ddsa_arch.ops.errors import InputError
 from ddsa_arch.ops.figures import side_by_side
 from ddsa_arch.ops.images import images_by_stem, read_image, write_image
 from ddsa_arch.ops.quality import psnr_y, ssim_y
-from ddsa_arch.ops.rain import rain_style
-from ddsa_arch.ops.sample_photos import TEST_PHOTOS, TRAIN_PHOTOS, sample_photos, write_rainy_pairs
+from ddsa_arch.ops.rain import RainStyle, rain_style
+from ddsa_arch.ops.sample_photos import TEST_PHOTOS, TILE_SIZE, TRAIN_PHOTOS, sample_photos, write_tiles
+from ddsa_arch.ops.synthesis import render_pairs
 from ddsa_arch.ops.tables import finite_mean, markdown_table, write_csv
 from ddsa_arch.runners import pipeline
 from ddsa_arch.runners.cli import EXIT_INPUT
@@ -79,9 +81,8 @@ def quickstart(
     say('rendering rain on photos')
     data = out / 'data'
     rain = rain_style(style)
-    photos = sample_photos()
-    write_rainy_pairs({n: photos[n] for n in TRAIN_PHOTOS}, data / 'train', rain, seed, COPIES)
-    write_rainy_pairs({n: photos[n] for n in TEST_PHOTOS}, data / 'test', rain, seed + 1, 1, tile_size=None)
+    _render(TRAIN_PHOTOS, TILE_SIZE, data / 'train', rain, seed, COPIES)
+    _render(TEST_PHOTOS, None, data / 'test', rain, seed + 1, 1)
 
     say('making LMDBs')
     for part in ('train', 'test'):
@@ -152,6 +153,12 @@ def _fresh_folder(out: Path) -> None:
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     (out / MARKER).write_text('scripts/quickstart.py makes this folder anew each time it runs.\n', encoding='utf-8')
+
+
+def _render(names: Sequence[str], tile_size: int | None, out: Path, style: RainStyle, seed: int, copies: int) -> None:
+    """Write rainy and clean versions of sample photos; the clean tiles lie on the disk for as long as it takes."""
+    with tempfile.TemporaryDirectory() as clean:
+        render_pairs(write_tiles(sample_photos(names), clean, tile_size), out, style, seed, copies)
 
 
 def _data_roots(data: Path, **parts: str) -> list[str]:

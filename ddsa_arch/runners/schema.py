@@ -71,6 +71,7 @@ DATASET: Section = {
     'dataroot_lq': Key(str, None, 'Rainy images: a folder or an X.lmdb, relative to where the command runs.'),
     'dataroot_gt': Key(str, None, 'Clean images, likewise; may be absent in tests without targets.'),
     'dataroot_streaks': Key(str, None, 'Streak layers for rendered rain, likewise; drawn streaks when absent.'),
+    'exclude_keys': Key(str, None, 'Text file of images to leave out, one name without suffix a line; likewise.'),
     'style': Key(str, 'light', 'Of rendered rain.', choices=('light', 'heavy')),
     'io_backend': {
         'type': Key(str, None, 'As BasicSR names it; told from the data roots when absent.', choices=('disk', 'lmdb')),

@@ -8,7 +8,8 @@ from basicsr.utils.file_client import FileClient
 from ddsa_arch.data.lmdb_backend import StoreBackend
 from ddsa_arch.ops.errors import InputError
 from ddsa_arch.ops.images import encode_image, images_by_stem
-from ddsa_arch.ops.lmdb_store import write_pair_stores
+from ddsa_arch.ops.pair_stores import write_pair_stores
+from ddsa_arch.ops.pairing import Pairs
 
 
 @pytest.fixture(scope='module')
@@ -22,7 +23,7 @@ def pairs(tmp_path_factory):
             image = np.random.default_rng(10 * i + j).integers(0, 256, (9, 7, 3), dtype=np.uint8)
             arrays[side][stem] = image
             (folder / side / f'{stem}.png').write_bytes(encode_image(image))
-    write_pair_stores(images_by_stem(folder / 'input'), images_by_stem(folder / 'target'), folder)
+    write_pair_stores(Pairs(images_by_stem(folder / 'input'), images_by_stem(folder / 'target')), folder)
     return folder, arrays
 
 

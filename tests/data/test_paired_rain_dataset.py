@@ -16,7 +16,8 @@ from ddsa_arch.data.keyed_sampler import KeyedSampler
 from ddsa_arch.data.paired_rain_dataset import PairedRainDataset
 from ddsa_arch.ops.errors import InputError, clear_message
 from ddsa_arch.ops.images import encode_image, images_by_stem, read_image
-from ddsa_arch.ops.lmdb_store import write_pair_stores
+from ddsa_arch.ops.pair_stores import write_pair_stores
+from ddsa_arch.ops.pairing import Pairs
 
 LOSSLESS = ['png', 'webp', 'bmp', 'tif']
 STEMS = ['r-1', 'r-2', 'r-3', 'r-10']  # in natural order
@@ -48,7 +49,7 @@ def pairs(tmp_path_factory):
     for i, stem in enumerate(STEMS):
         write(folder / 'input' / f'{stem}.png', noise(i, 40 + i, 33))
         write(folder / 'target' / f'{stem}.png', noise(i, 40 + i, 33) // 2)  # so that pixels tell which pair it is
-    write_pair_stores(images_by_stem(folder / 'input'), images_by_stem(folder / 'target'), folder)
+    write_pair_stores(Pairs(images_by_stem(folder / 'input'), images_by_stem(folder / 'target')), folder)
     return folder
 
 
@@ -164,7 +165,7 @@ def test_suffixes_may_differ_and_lmdbs_give_the_same_items(lq, gt, tmp_path):
     for i, stem in enumerate(['a', 'b c']):
         write(tmp_path / 'input' / f'{stem}.{lq}', noise(i, 20, 24))
         write(tmp_path / 'target' / f'{stem}.{gt}', noise(9 + i, 20, 24))
-    write_pair_stores(images_by_stem(tmp_path / 'input'), images_by_stem(tmp_path / 'target'), tmp_path)
+    write_pair_stores(Pairs(images_by_stem(tmp_path / 'input'), images_by_stem(tmp_path / 'target')), tmp_path)
     for phase, place in (('val', 0), ('train', 3)):
         folders = PairedRainDataset(options(tmp_path, phase))
         lmdbs = PairedRainDataset(options(tmp_path, phase, **stores(tmp_path)))
@@ -342,7 +343,7 @@ def test_unequal_sizes_are_named_before_training(own_pairs):
 def test_unequal_sizes_of_two_stores_are_named(pairs, tmp_path):
     for stem in STEMS:
         write(tmp_path / 'a' / f'{stem}.png', noise(0, 9, 9))
-    other, _ = write_pair_stores(images_by_stem(tmp_path / 'a'), images_by_stem(tmp_path / 'a'), tmp_path)
+    (other, _), _ = write_pair_stores(Pairs(images_by_stem(tmp_path / 'a'), images_by_stem(tmp_path / 'a')), tmp_path)
     with pytest.raises(InputError, match=r'4 pairs of .* have unequal sizes: r-1 \(33 x 40 and 9 x 9\), r-2'):
         PairedRainDataset(options(pairs, **{**stores(pairs), 'dataroot_gt': str(other)}))
 

@@ -17,7 +17,9 @@ from PIL import Image
 from ddsa_arch.ops import lmdb_store
 from ddsa_arch.ops.errors import InputError
 from ddsa_arch.ops.images import decode_image, encode_image, images_by_stem, read_image
-from ddsa_arch.ops.lmdb_store import Entry, is_store, read_entries, read_value, write_pair_stores
+from ddsa_arch.ops.lmdb_store import Entry, is_store, read_entries, read_value
+from ddsa_arch.ops.pair_stores import write_pair_stores
+from ddsa_arch.ops.pairing import Pairs
 
 needs_fork = pytest.mark.skipif(sys.platform == 'win32', reason='no fork')
 NAMES = ['norain-2.png', 'norain-10.jpg', '雨 im Süden.webp', 'two words.bmp']
@@ -82,11 +84,15 @@ def killing(at):
     return progress
 
 
+def write_stores(inputs, targets, out, progress=iter):
+    return write_pair_stores(Pairs(inputs, targets), out, progress)[0]
+
+
 # Round trip
 
 
 def test_store_holds_the_bytes_of_the_files(pairs, tmp_path):
-    stores = write_pair_stores(*pairs, tmp_path / 'out')
+    stores = write_stores(*pairs, tmp_path / 'out')
     assert stores == (tmp_path / 'out' / 'input.lmdb', tmp_path / 'out' / 'target.lmdb')
     for side, store in zip(pairs, stores, strict=True):
         files = {stem: path.read_bytes() for stem, path in side.items()}
@@ -96,7 +102,7 @@ def test_store_holds_the_bytes_of_the_files(pairs, tmp_path):
 
 
 def test_meta_info_is_basicsrs(pairs, tmp_path):
-    store, other = write_pair_stores(*pairs, tmp_path / 'out')
+    store, other = write_stores(*pairs, tmp_path / 'out')
     assert (store / 'meta_info.txt').read_text(encoding='utf-8').splitlines() == [
         'norain-2.png (12,10,3) 1', 'norain-10.jpg (12,10,3) 1', 'two words.bmp (12,10,3) 1',
         '雨 im Süden.webp (12,10,3) 1',
@@ -115,7 +121,7 @@ def test_progress_sees_every_pair(pairs, tmp_path):
             seen.append(item)
             yield item
 
-    write_pair_stores(*pairs, tmp_path / 'out', progress)
+    write_stores(*pairs, tmp_path / 'out', progress)
     assert len(seen) == 4
 
 
@@ -124,7 +130,7 @@ def test_shape_is_that_of_the_turned_photo(tmp_path):
     exif[274] = 6  # a quarter turn
     Image.fromarray(noise(0)).save(tmp_path / 'a.jpg', exif=exif.tobytes())
     upright = write(tmp_path / 'b' / 'a.png', height=10, width=12)
-    store, _ = write_pair_stores({'a': tmp_path / 'a.jpg'}, {'a': upright}, tmp_path / 'out')
+    store, _ = write_stores({'a': tmp_path / 'a.jpg'}, {'a': upright}, tmp_path / 'out')
     assert read_entries(store)['a'].shape == (10, 12, 3)
 
 
@@ -138,7 +144,7 @@ def test_hundreds_of_long_names_and_page_sized_images_fit(tmp_path, monkeypatch)
         path = tmp_path / f'{i:03}{"n" * 230}.bmp'
         path.write_bytes(image)
         side[path.stem] = path
-    store, _ = write_pair_stores(side, side, tmp_path / 'out')
+    store, _ = write_stores(side, side, tmp_path / 'out')
     assert len(read_entries(store)) == 300
 
 
@@ -149,7 +155,7 @@ def test_stock_basicsr_reads_our_stores(tmp_path):
     sides = []
     for side in ('rain', 'clean'):
         sides.append({n: write(tmp_path / side / f'{n}.jpg', i) for i, n in enumerate(['norain-1', 'two words'])})
-    stores = [str(store) for store in write_pair_stores(*sides, tmp_path / 'out')]
+    stores = [str(store) for store in write_stores(*sides, tmp_path / 'out')]
     paths = paired_paths_from_lmdb(stores, ['lq', 'gt'])
     assert paths == [{'lq_path': n, 'gt_path': n} for n in ('norain-1', 'two words')]
     client = LmdbBackend(stores, ['lq', 'gt'])  # BasicSR's own class
@@ -178,227 +184,6 @@ def test_we_read_the_stores_of_basicsr(tmp_path, capsys):
     assert np.array_equal(decode_image(read_value(store, 'norain.1'), ''), noise(0))
     assert np.array_equal(decode_image(read_value(store, 'b'), 'b'), cv2.imread(str(tmp_path / 'rain' / 'b.jpg')))
     assert np.array_equal(decode_image(read_value(store, 'sub/grey'), ''), np.repeat(grey[..., None], 3, -1))
-
-
-# What cannot be used
-
-
-def test_all_bad_pairs_are_named_in_one_message_and_nothing_is_left(tmp_path):
-    rain, clean = tmp_path / 'rain', tmp_path / 'clean'
-    for i in range(5):
-        write(rain / f'{i}.png', i)
-        write(clean / f'{i}.png', i)
-    (rain / '1.png').write_bytes(b'')
-    (clean / '1.png').write_bytes(b'<html>')
-    (clean / '2.png').write_bytes((clean / '2.png').read_bytes()[:100])
-    write(clean / '3.png', height=12, width=11)
-    with pytest.raises(InputError) as error:
-        write_pair_stores(images_by_stem(rain), images_by_stem(clean), tmp_path / 'sets' / 'new' / 'out')
-    remedy = 'replace it, or remove it together with its partner'
-    assert str(error.value).splitlines() == [
-        '3 of 5 pairs cannot be used:',
-        f'  {rain / "1.png"}: empty (0 bytes); {remedy}',
-        f'  {clean / "1.png"}: truncated or not an image (6 bytes); {remedy}',
-        f'  {clean / "2.png"}: truncated or not an image (100 bytes); {remedy}',
-        '  3: input and target have unequal sizes, 10 x 12 and 11 x 12',
-    ]
-    assert names(tmp_path) == ['clean', 'rain']
-
-
-def test_error_leaves_a_folder_that_was_there_and_its_files(tmp_path):
-    out = tmp_path / 'out'
-    out.mkdir()
-    (out / 'notes.txt').touch()
-    broken = tmp_path / 'a.png'
-    broken.write_bytes(b'x')
-    with pytest.raises(InputError, match=r'a\.png'):
-        write_pair_stores({'a': broken}, {'a': broken}, out)
-    assert names(out) == ['notes.txt']
-
-
-def test_error_leaves_what_another_command_put_into_a_new_folder(tmp_path):
-    def progress(items):
-        yield from items
-        (tmp_path / 'sets' / 'other').mkdir()
-
-    broken = tmp_path / 'a.png'
-    broken.write_bytes(b'x')
-    with pytest.raises(InputError):
-        write_pair_stores({'a': broken}, {'a': broken}, tmp_path / 'sets' / 'out', progress)
-    assert names(tmp_path / 'sets') == ['other']
-
-
-@pytest.mark.parametrize('stem', ['norain-1.5', '  ', '雨' * 167, 'two\nlines', 'two\x85lines', 'latin-\udce9'])
-def test_name_that_cannot_be_a_key_is_refused_before_anything_is_written(stem, tmp_path):
-    file = write(tmp_path / 'a.png')
-    with pytest.raises(InputError) as error:
-        write_pair_stores({'a': file, stem: file}, {'a': file, stem: file}, tmp_path / 'out')
-    assert str(error.value) == (
-        f'1 names cannot be keys of an LMDB: {stem!r}; rename the files '
-        '(no dot before the suffix, not blank, one line of UTF-8 of at most 500 bytes)'
-    )
-    assert names(tmp_path) == ['a.png']
-
-
-def test_longest_name_that_is_allowed_is_stored(tmp_path):
-    file = write(tmp_path / 'a.png')
-    store, _ = write_pair_stores({'n' * 500: file}, {'n' * 500: file}, tmp_path / 'out')
-    assert read_value(store, 'n' * 500) == file.read_bytes()
-
-
-@pytest.mark.parametrize('which', ['input.lmdb', 'target.lmdb'])
-def test_existing_store_is_refused_and_untouched(which, pairs, tmp_path):
-    out = tmp_path / 'out'
-    write_pair_stores(*pairs, out)
-    shutil.rmtree(out / ({'input.lmdb', 'target.lmdb'} - {which}).pop())
-    before = {p.name: p.read_bytes() for p in (out / which).iterdir()}
-    with pytest.raises(InputError) as error:
-        write_pair_stores(*pairs, out)
-    assert str(error.value) == f'{out / which} is there already; delete it first, or give another --out'
-    assert names(out) == [which]
-    assert {p.name: p.read_bytes() for p in (out / which).iterdir()} == before
-
-
-def test_out_that_cannot_be_a_folder_is_named(pairs, tmp_path):
-    (tmp_path / 'file').touch()
-    with pytest.raises(InputError, match=r'file.out: cannot be written \(.*; mend that and run the command again'):
-        write_pair_stores(*pairs, tmp_path / 'file' / 'out')
-    assert (tmp_path / 'file').is_file()
-
-
-def test_missing_source_file_is_an_error_that_makes_nothing(pairs, tmp_path):
-    pairs[1]['norain-2'].unlink()
-    with pytest.raises(FileNotFoundError, match='norain-2'):
-        write_pair_stores(*pairs, tmp_path / 'out')
-    assert names(tmp_path) == ['clean', 'rain']
-
-
-# Interruptions
-
-
-@needs_fork
-@pytest.mark.parametrize('at', [1, 14, 23])
-def test_killed_writing_is_completed_by_the_next_call(at, many, tmp_path, monkeypatch):
-    monkeypatch.setattr(lmdb_store, 'COMMIT_EVERY', 4)
-    plain, out = tmp_path / 'plain', tmp_path / 'out'
-    write_pair_stores(*many, plain)
-    assert in_child(write_pair_stores, *many, out, killing(at)) == -signal.SIGKILL
-    assert names(out) == ['input.lmdb.part', 'target.lmdb.part']
-    decoded = []
-    monkeypatch.setattr(lmdb_store, 'decode_image', lambda data, name: decoded.append(name) or decode_image(data, name))
-    write_pair_stores(*many, out)
-    assert names(out) == ['input.lmdb', 'target.lmdb']
-    for store in ('input.lmdb', 'target.lmdb'):
-        assert content(out / store) == content(plain / store)
-        assert (out / store / 'meta_info.txt').read_bytes() == (plain / store / 'meta_info.txt').read_bytes()
-    committed = at // 4 * 4
-    assert len(decoded) == 2 * (24 - committed)  # what was committed is not checked again
-
-
-@needs_fork
-def test_image_that_changed_after_a_kill_is_checked_and_stored_anew(many, tmp_path, monkeypatch):
-    monkeypatch.setattr(lmdb_store, 'COMMIT_EVERY', 4)
-    out = tmp_path / 'out'
-    in_child(write_pair_stores, *many, out, killing(14))
-    for side in many:
-        write(side['2'], 77, height=5, width=6)
-    store, _ = write_pair_stores(*many, out)
-    assert read_value(store, '2') == many[0]['2'].read_bytes()
-    assert read_entries(store)['2'].shape == (5, 6, 3)
-
-
-@needs_fork
-def test_broken_image_after_a_kill_leaves_nothing(many, tmp_path, monkeypatch):
-    monkeypatch.setattr(lmdb_store, 'COMMIT_EVERY', 4)
-    out = tmp_path / 'out'
-    in_child(write_pair_stores, *many, out, killing(14))
-    many[0]['20'].write_bytes(b'')
-    with pytest.raises(InputError, match=r'1 of 24 pairs'):
-        write_pair_stores(*many, out)
-    assert names(out) == []
-
-
-@needs_fork
-def test_images_of_another_interrupted_run_do_not_stay(many, tmp_path, monkeypatch):
-    """They may even be larger than all that is written now."""
-    monkeypatch.setattr(lmdb_store, 'COMMIT_EVERY', 4)
-    monkeypatch.setattr(lmdb_store, 'MAP_SPARE', 1 << 16)
-    large = [{f'big{i}': write(tmp_path / 'large' / f'big{i}.bmp', i, height=64, width=64) for i in range(24)}] * 2
-    in_child(write_pair_stores, *large, tmp_path / 'out', killing(22))
-    store, _ = write_pair_stores(*many, tmp_path / 'out')
-    assert content(store) == {stem.encode(): path.read_bytes() for stem, path in many[0].items()}
-    assert list(read_entries(store)) == list(many[0])
-
-
-@needs_fork
-@pytest.mark.parametrize('first', ['input', 'target'])
-def test_kill_between_the_two_renames_is_mended(first, many, tmp_path, monkeypatch):
-    out = tmp_path / 'out'
-
-    def publish_one_and_die(writer):
-        if writer.final.name.startswith(first):
-            os.replace(writer.part, writer.final)
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(lmdb_store._StoreWriter, 'publish', publish_one_and_die)
-        assert in_child(write_pair_stores, *many, out) == -signal.SIGKILL
-    second = 'target' if first == 'input' else 'input'
-    assert names(out) == sorted([f'{first}.lmdb', f'{second}.lmdb.part'])
-    stores = write_pair_stores(*many, out)
-    assert names(out) == ['input.lmdb', 'target.lmdb']
-    for store, side in zip(stores, many, strict=True):
-        assert content(store) == {stem.encode(): path.read_bytes() for stem, path in side.items()}
-        assert list(read_entries(store)) == list(side)
-
-
-@needs_fork
-def test_bad_names_leave_a_half_published_pair_as_it_is(many, tmp_path):
-    out = tmp_path / 'out'
-    write_pair_stores(*many, out)
-    (out / 'target.lmdb').rename(out / 'target.lmdb.part')
-    dotted = {'a.b': many[0]['1']}
-    with pytest.raises(InputError, match=r"'a\.b'"):
-        write_pair_stores(dotted, dotted, out)
-    assert names(out) == ['input.lmdb', 'target.lmdb.part']
-
-
-def test_interrupt_from_the_keyboard_is_completed_by_the_next_call(many, tmp_path, monkeypatch):
-    monkeypatch.setattr(lmdb_store, 'COMMIT_EVERY', 4)
-
-    def progress(items):
-        for i, item in enumerate(items):
-            if i == 10:
-                raise KeyboardInterrupt
-            yield item
-
-    with pytest.raises(KeyboardInterrupt):
-        write_pair_stores(*many, tmp_path / 'out', progress)
-    assert names(tmp_path / 'out') == ['input.lmdb.part', 'target.lmdb.part']
-    store, _ = write_pair_stores(*many, tmp_path / 'out')
-    assert list(read_entries(store)) == list(many[0])
-
-
-@needs_fork
-def test_full_disk_is_told_and_the_next_call_goes_on(many, tmp_path):
-    out, report = tmp_path / 'out', tmp_path / 'report.txt'
-    large = [{f'{i}': write(tmp_path / side / f'{i}.bmp', i, height=64, width=64) for i in range(24)} for side in 'ab']
-
-    def write_on_a_full_disk():
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-        try:
-            write_pair_stores(*large, out)
-        except InputError as error:
-            report.write_text(str(error), encoding='utf-8')
-
-    assert in_child(write_on_a_full_disk) == 0
-    message = report.read_text(encoding='utf-8')
-    assert message.startswith(f'{out}: cannot be written (')
-    assert 'mend that and run the command again, which goes on where it stopped' in message
-    store, _ = write_pair_stores(*large, out)
-    assert content(store) == {stem.encode(): path.read_bytes() for stem, path in large[0].items()}
 
 
 # Reading
@@ -459,7 +244,7 @@ def test_line_of_meta_info_is_understood(line, key, name, shape, tmp_path):
 
 
 def test_key_that_is_not_there_is_named(pairs, tmp_path):
-    store, _ = write_pair_stores(*pairs, tmp_path / 'out')
+    store, _ = write_stores(*pairs, tmp_path / 'out')
     with pytest.raises(InputError) as error:
         read_value(store, 'norain-3')
     assert str(error.value) == (
@@ -476,7 +261,7 @@ def test_damaged_database_is_named(tmp_path):
 
 def test_store_is_read_under_several_names_in_one_process(pairs, tmp_path, monkeypatch):
     """lmdb itself refuses to open a database twice."""
-    store, _ = write_pair_stores(*pairs, tmp_path / 'out')
+    store, _ = write_stores(*pairs, tmp_path / 'out')
     (tmp_path / 'link.lmdb').symlink_to(store)
     monkeypatch.chdir(tmp_path)
     expected = pairs[0]['norain-2'].read_bytes()
@@ -486,13 +271,13 @@ def test_store_is_read_under_several_names_in_one_process(pairs, tmp_path, monke
 
 def test_store_that_was_made_again_is_read_anew(many, tmp_path):
     out = tmp_path / 'out'
-    store, _ = write_pair_stores(*many, out)
+    store, _ = write_stores(*many, out)
     assert read_value(store, '3') == many[0]['3'].read_bytes()
     shutil.rmtree(out)
     with pytest.raises(InputError, match='no readable LMDB'):
         read_value(store, '3')
     write(many[0]['3'], 99, height=3, width=2)
-    write_pair_stores(*many, out)
+    write_stores(*many, out)
     assert read_value(store, '3') == many[0]['3'].read_bytes()
     assert np.array_equal(decode_image(read_value(store, '3'), ''), noise(99, 3, 2))
     assert np.array_equal(read_image(many[0]['3']), noise(99, 3, 2))
@@ -500,7 +285,7 @@ def test_store_that_was_made_again_is_read_anew(many, tmp_path):
 
 @needs_fork
 def test_store_is_read_in_a_forked_child_and_its_parent(pairs, tmp_path):
-    store, _ = write_pair_stores(*pairs, tmp_path / 'out')
+    store, _ = write_stores(*pairs, tmp_path / 'out')
     expected = pairs[0]['norain-10'].read_bytes()
     assert read_value(store, 'norain-10') == expected  # now the parent has it open
 

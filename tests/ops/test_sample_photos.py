@@ -7,8 +7,7 @@ import skimage
 
 from ddsa_arch.ops import sample_photos as module
 from ddsa_arch.ops.errors import InputError
-from ddsa_arch.ops.rain import HEAVY, LIGHT
-from ddsa_arch.ops.sample_photos import TEST_PHOTOS, TRAIN_PHOTOS, sample_photos, split_tiles, write_rainy_pairs
+from ddsa_arch.ops.sample_photos import TEST_PHOTOS, TRAIN_PHOTOS, sample_photos, split_tiles, write_tiles
 
 
 def digests(folder):
@@ -80,52 +79,35 @@ def test_tiles_cover_the_image_once(shape, tiles):
     assert np.array_equal(np.vstack([np.hstack(row) for row in rows.values()]), image)
 
 
-# Pairs
+# Files
 
 
-def test_pairs_are_written_without_loss(tmp_path):
+def test_tiles_are_written_without_loss(tmp_path):
     photos = {'small': noise(40, 30), 'large': noise(50, 70)}
-    assert write_rainy_pairs(photos, tmp_path, HEAVY, seed=1, copies=2, tile_size=40) == (1 + 4) * 2
-    names = {f'{stem}_{i}.png' for stem in ('small', 'large_r0c0', 'large_r0c1', 'large_r1c0', 'large_r1c1')
-             for i in range(2)}  # fmt: skip
-    assert set(digests(tmp_path)) == {f'{side}/{name}' for side in ('input', 'target') for name in names}
-    for copy in range(2):
-        clean = cv2.imread(str(tmp_path / f'target/large_r1c1_{copy}.png'))
-        assert np.array_equal(clean, photos['large'][25:, 35:])
-        rainy = cv2.imread(str(tmp_path / f'input/large_r1c1_{copy}.png'))
-        assert rainy.shape == clean.shape
-        assert rainy.mean() > clean.mean()
+    paths = write_tiles(photos, tmp_path, tile_size=40)
+    assert list(paths) == ['small', 'large_r0c0', 'large_r0c1', 'large_r1c0', 'large_r1c1']
+    assert {path.relative_to(tmp_path).as_posix() for path in paths.values()} == set(digests(tmp_path))
+    assert set(digests(tmp_path)) == {f'{stem}.png' for stem in paths}
+    assert np.array_equal(cv2.imread(str(tmp_path / 'small.png')), photos['small'])
+    assert np.array_equal(cv2.imread(str(tmp_path / 'large_r1c1.png')), photos['large'][25:, 35:])
 
 
 def test_whole_photos_on_demand(tmp_path):
-    assert write_rainy_pairs({'photo': noise(50, 400)}, tmp_path, LIGHT, seed=1, copies=1, tile_size=None) == 1
-    assert cv2.imread(str(tmp_path / 'input/photo_0.png')).shape == (50, 400, 3)
-
-
-def test_pairs_depend_on_seed_name_and_copy_alone(tmp_path):
-    photo = noise(48, 48)
-    write_rainy_pairs({'a': photo}, tmp_path / 'one', HEAVY, seed=1, copies=1)
-    write_rainy_pairs({'b': photo, 'a': photo}, tmp_path / 'more', HEAVY, seed=1, copies=2)
-    write_rainy_pairs({'a': photo}, tmp_path / 'other', HEAVY, seed=2, copies=1)
-    one, more, other = (digests(tmp_path / name) for name in ('one', 'more', 'other'))
-    assert one.items() <= more.items()
-    assert len({digest for name, digest in more.items() if name.startswith('input')}) == 4
-    assert one['target/a_0.png'] == other['target/a_0.png']
-    assert one['input/a_0.png'] != other['input/a_0.png']
+    assert list(write_tiles({'photo': noise(50, 400)}, tmp_path, tile_size=None)) == ['photo']
+    assert cv2.imread(str(tmp_path / 'photo.png')).shape == (50, 400, 3)
 
 
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        ({'copies': 0}, 'copies is 0'),
-        ({'seed': -1}, 'seed is -1'),
         ({'tile_size': 0}, 'tile size is 0'),
-        ({'photos': {'../a': noise(4, 4)}}, r"'\.\./a' is no file name"),
-        ({'photos': {'a': noise(4, 4)[..., 0]}}, 'want uint8'),
+        ({'photos': {'good': noise(4, 4), '../a': noise(4, 4)}}, r"'\.\./a' is no file name"),
+        ({'photos': {'good': noise(4, 4), 'a': noise(4, 4)[..., 0]}}, r"'a' is uint8 \(4, 4\); want uint8"),
+        ({'photos': {'good': noise(4, 4), 'a': noise(4, 4) / 255}}, r"'a' is float64 \(4, 4, 3\); want uint8"),
     ],
 )
 def test_what_cannot_be_written_is_refused(change, message, tmp_path):
-    arguments = {'photos': {'a': noise(4, 4)}, 'out': tmp_path, 'style': LIGHT, 'seed': 0, 'copies': 1} | change
-    with pytest.raises(ValueError, match=message):
-        write_rainy_pairs(**arguments)
+    arguments = {'photos': {'a': noise(4, 4)}, 'folder': tmp_path / 'out'} | change
+    with pytest.raises(InputError, match=message):
+        write_tiles(**arguments)
     assert not digests(tmp_path)

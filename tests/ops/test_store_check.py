@@ -3,7 +3,9 @@ import numpy as np
 import pytest
 
 from ddsa_arch.ops.images import encode_image, images_by_stem, write_image
-from ddsa_arch.ops.lmdb_store import META_NAME, write_pair_stores
+from ddsa_arch.ops.lmdb_store import META_NAME
+from ddsa_arch.ops.pair_stores import write_pair_stores
+from ddsa_arch.ops.pairing import Pairs
 from ddsa_arch.ops.store_check import pair_problems, store_problems
 from ddsa_arch.runners.cli import main
 
@@ -13,7 +15,8 @@ def stores(tmp_path, rng):
     for side in ('input', 'target'):
         for stem in ('a', 'b', 'c'):
             write_image(tmp_path / side / f'{stem}.png', rng.integers(0, 256, (8, 12, 3), dtype=np.uint8))
-    return write_pair_stores(images_by_stem(tmp_path / 'input'), images_by_stem(tmp_path / 'target'), tmp_path / 'set')
+    pairs = Pairs(images_by_stem(tmp_path / 'input'), images_by_stem(tmp_path / 'target'))
+    return write_pair_stores(pairs, tmp_path / 'set')[0]
 
 
 def change(store, key, value):

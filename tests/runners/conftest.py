@@ -4,7 +4,8 @@ import pytest
 import yaml
 
 from ddsa_arch.ops.rain import LIGHT
-from ddsa_arch.ops.sample_photos import write_rainy_pairs
+from ddsa_arch.ops.sample_photos import write_tiles
+from ddsa_arch.ops.synthesis import render_pairs
 from ddsa_arch.runners.data import make_lmdb
 
 TINY_NETWORK = {'type': 'DDSANet', 'dim': 8, 'blocks': [1, 1, 1, 1, 1]}
@@ -16,7 +17,7 @@ def pairs(tmp_path_factory, photo):
     """Folders ``input`` and ``target`` of 10 pairs of 60 x 51 pixels, and their LMDBs."""
     folder = tmp_path_factory.mktemp('pairs')
     tiles = {f'tile{i}': photo[i * 20 : i * 20 + 60, i * 40 : i * 40 + 51] for i in range(10)}
-    write_rainy_pairs(tiles, folder, LIGHT, 0, 1)
+    render_pairs(write_tiles(tiles, tmp_path_factory.mktemp('clean')), folder, LIGHT, 0, 1)
     make_lmdb(folder / 'input', folder / 'target', folder)
     return folder
 

@@ -59,7 +59,7 @@ def test_command_makes_both_stores_and_tells_so(folders, capsys):
 
 
 def test_stores_hold_the_files_in_natural_order(folders):
-    stores = make_lmdb(folders / 'rain', folders / 'clean', folders / 'out')
+    stores, _ = make_lmdb(folders / 'rain', folders / 'clean', folders / 'out')
     for store, side, suffix in zip(stores, ('rain', 'clean'), ('jpg', 'png'), strict=True):
         assert list(read_entries(store)) == [f'rain-{i}' for i in range(1, COUNT + 1)]
         for stem in read_entries(store):
@@ -70,15 +70,15 @@ def test_stores_hold_the_files_in_natural_order(folders):
     ('pairs', 'expected'), [('1-3', [1, 2, 3]), ('2-2', [2]), ('9-12', [9, 10, 11, 12]), ('1-12', range(1, 13))]
 )
 def test_pairs_are_counted_from_1_in_natural_order(pairs, expected, folders):
-    stores = make_lmdb(folders / 'rain', folders / 'clean', folders / 'out', pairs)
+    stores, _ = make_lmdb(folders / 'rain', folders / 'clean', folders / 'out', pairs)
     for store in stores:
         assert list(read_entries(store)) == [f'rain-{i}' for i in expected]
 
 
 def test_selections_that_meet_give_the_whole_set(folders):
     """As Rain200H is divided into 1-180 for training and 181-200 for validation."""
-    first, _ = make_lmdb(folders / 'rain', folders / 'clean', folders / 'a', '1-9')
-    second, _ = make_lmdb(folders / 'rain', folders / 'clean', folders / 'b', '10-12')
+    (first, _), _ = make_lmdb(folders / 'rain', folders / 'clean', folders / 'a', '1-9')
+    (second, _), _ = make_lmdb(folders / 'rain', folders / 'clean', folders / 'b', '10-12')
     assert [*read_entries(first), *read_entries(second)] == [f'rain-{i}' for i in range(1, COUNT + 1)]
 
 
@@ -107,37 +107,37 @@ def test_folder_without_images_is_named_with_its_option(folders, capsys):
     (folders / 'empty').mkdir()
     code, out, err = run(folders, capsys, target=folders / 'empty')
     assert (code, out) == (2, '')
-    assert err.startswith(f'error: --target: no image in {folders / "empty"} (looked for .bmp, ')
+    assert err.startswith(f'error: {folders / "empty"}: no image (looked for .bmp, ')
     assert err.count('\n') == 1
 
 
-def test_missing_partner_is_named(folders, capsys):
+def test_everything_that_is_wrong_is_listed_at_once_and_nothing_is_left(folders, capsys):
     (folders / 'clean' / 'rain-7.png').unlink()
-    code, out, err = run(folders, capsys)
-    assert (code, out) == (2, '')
-    assert err.startswith(f'error: 1 of {folders / "rain"} have no partner in {folders / "clean"}: rain-7.')
-    assert err.count('\n') == 1
-    assert names(folders) == ['clean', 'rain']
-
-
-def test_two_images_of_one_name_are_refused(folders, capsys):
     write(folders / 'rain' / 'rain-3.png', 3)
-    code, out, err = run(folders, capsys)
-    assert (code, out) == (2, '')
-    expected = f'{folders / "rain"} has two images of one name: rain-3.jpg and rain-3.png; keep one of each'
-    assert err == f'error: --input: {expected}\n'
-
-
-def test_broken_images_are_listed_and_nothing_is_left(folders, capsys):
     (folders / 'rain' / 'rain-2.jpg').write_bytes(b'')
     write(folders / 'clean' / 'rain-10.png', 0, height=5)
+    rain, clean = folders / 'rain', folders / 'clean'
     code, out, err = run(folders, capsys)
     assert (code, out) == (2, '')
-    first, *listed = err.splitlines()
-    assert first == 'error: 2 of 12 pairs cannot be used:'
-    assert listed[0].startswith(f'  {folders / "rain" / "rain-2.jpg"}: empty (0 bytes); replace it')
-    assert listed[1:] == ['  rain-10: input and target have unequal sizes, 10 x 12 and 10 x 5']
+    assert [line.split(';')[0] for line in err.splitlines()] == [
+        'error: 4 problems:',
+        f'  {rain}: two images of one name, rain-3.jpg and rain-3.png',
+        f'  {rain}: rain-7.jpg has no partner in {clean}',
+        f'  {rain / "rain-2.jpg"}: empty (0 bytes)',
+        '  rain-10: input and target have unequal sizes, 10 x 12 and 10 x 5',
+        'Mend these, or leave them out with --skip-bad',
+    ]
     assert names(folders) == ['clean', 'rain']
+
+
+def test_wrong_pairs_are_left_out_on_demand_and_named(folders, capsys):
+    (folders / 'rain' / 'rain-2.jpg').write_bytes(b'')
+    (folders / 'rain' / 'Thumbs.db').write_bytes(b'x')
+    assert cli.main(['data', *arguments(folders), '--skip-bad']) == 0
+    out = capsys.readouterr().out
+    assert f'passed over {folders / "rain" / "Thumbs.db"}\n' in out
+    assert f'left out: {folders / "rain" / "rain-2.jpg"}: empty (0 bytes)' in out
+    assert list(read_entries(folders / 'out' / 'input.lmdb')) == [f'rain-{i}' for i in range(1, 13) if i != 2]
 
 
 def test_existing_store_is_refused(folders, capsys):

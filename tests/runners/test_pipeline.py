@@ -4,6 +4,7 @@ import copy
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -123,6 +124,16 @@ def test_rendered_rain_trains(write_options, pairs):
     assert (folder / 'models' / 'net_g_8.pth').is_file()
 
 
+def test_excluded_images_are_not_trained_on(write_options, workplace):
+    """10 pairs less 4 in batches of 3 are 2 steps an epoch; the path is relative to where the command runs."""
+    (workplace / 'lists').mkdir()
+    keys = [f'tile{i}_0' for i in (1, 4, 5, 9)]
+    (workplace / 'lists' / 'leaked.txt').write_text('\n'.join(keys), encoding='utf-8')
+    options = write_options('train', **{'datasets:train:exclude_keys': 'lists/leaked.txt'})
+    log = next(train(options).glob('*.log')).read_text(encoding='utf-8')
+    assert re.findall(r'\[epoch: +(\d+), iter: +(\d+)', log) == [('0', '2'), ('1', '4'), ('2', '6'), ('3', '8')]
+
+
 def environment(**more):
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     return {**os.environ, 'PYTHONPATH': root, 'OMP_NUM_THREADS': '1', **more}
@@ -206,6 +217,13 @@ def refused(argv, capsys, workplace, *words):
 def test_a_missing_data_root_is_named(write_options, workplace, capsys):
     options = write_options('train', **{'datasets:train:dataroot_lq': 'nowhere.lmdb'})
     refused(['train', '-opt', str(options)], capsys, workplace, 'datasets.train.dataroot_lq', 'nowhere.lmdb')
+
+
+def test_a_missing_list_of_excluded_images_is_named(write_options, workplace, capsys):
+    options = write_options('train', **{'datasets:train:exclude_keys': 'lists/leaked.txt'})
+    words = 'datasets.train.exclude_keys', 'lists/leaked.txt', 'no file'
+    refused(['train', '-opt', str(options)], capsys, workplace, *words)
+    assert [path.name for path in workplace.iterdir()] == [options.name]
 
 
 def test_a_pair_without_partner_is_named(write_options, workplace, capsys, rng):

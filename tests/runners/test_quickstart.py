@@ -23,6 +23,9 @@ def test_the_quickstart_beats_the_rain_on_photos_it_was_not_trained_on(tmp_path,
         assert Path(path).is_file()
     assert read_image(tmp_path / 'out' / 'before_after.png').shape[1] > 3 * 451
     assert (tmp_path / 'out' / 'experiments' / 'quickstart' / 'models' / 'net_g_latest.pth').is_file()
+    for part in ('train', 'test'):
+        left = sorted(path.name for path in (tmp_path / 'out' / 'data' / part).iterdir())
+        assert left == ['input', 'input.lmdb', 'target', 'target.lmdb']
 
 
 @pytest.mark.parametrize('argv', [['--minutes', '0'], ['--minutes', '-1']])

@@ -1,0 +1,87 @@
+"""``ddsa data speed``: how fast sets of pairs are read for training, LMDBs against folders, in one run."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from ddsa_arch.data.paired_rain_dataset import PairedRainDataset
+from ddsa_arch.ops.errors import InputError
+from ddsa_arch.ops.pair_stores import SIDES
+from ddsa_arch.ops.tables import markdown_table
+
+ROUNDS = 3  # the sets take turns, so that a busy moment of the machine meets all of them
+BATCH = 16
+WARM_UP = 2  # batches before the clock starts: processes start, files come into memory
+
+
+def reading_speeds(
+    sets: Sequence[str | Path], workers: Sequence[int], crop: int = 128, pairs: int = 400
+) -> dict[tuple[str, int], float]:
+    """Pairs per second that a training loader gives: decoded, cropped, flipped, in batches of 16.
+
+    Args:
+        sets: folders, each with ``input.lmdb`` and ``target.lmdb`` or with ``input`` and ``target``.
+        workers: numbers of loading processes; 0 loads in this one.
+        crop: side of the patches in pixels.
+        pairs: read in each of three rounds; a smaller set is gone through several times.
+
+    Returns:
+        The median over the rounds, by set and number of workers. Files that were read lately come from memory.
+
+    Raises:
+        InputError: a folder that is no set, or a set that PairedRainDataset refuses.
+    """
+    if min(workers) < 0 or crop < 1 or pairs < 1:
+        raise InputError(f'--workers {min(workers)} --crop {crop} --pairs {pairs}: wanted at least 0, 1 and 1')
+    datasets = {str(place): _dataset(Path(place), crop) for place in sets}
+    seconds: dict[tuple[str, int], list[float]] = {(place, n): [] for place in datasets for n in workers}
+    for _ in range(ROUNDS):
+        for place, n in seconds:
+            seconds[place, n].append(_time(datasets[place], n, pairs))
+    return {key: 1 / statistics.median(times) for key, times in seconds.items()}
+
+
+def _dataset(place: Path, crop: int) -> PairedRainDataset:
+    for suffix in ('.lmdb', ''):
+        roots = [place / f'{side}{suffix}' for side in SIDES]
+        if all(root.is_dir() for root in roots):
+            options = {'phase': 'train', 'gt_size': crop, 'dataroot_lq': str(roots[0]), 'dataroot_gt': str(roots[1])}
+            return PairedRainDataset(options)
+    raise InputError(f'{place}: no set here; wanted input.lmdb and target.lmdb, or folders input and target')
+
+
+def _time(dataset: Dataset, workers: int, pairs: int) -> float:
+    """Seconds for a pair."""
+    order = torch.randint(len(dataset), (pairs + WARM_UP * BATCH,), generator=torch.Generator().manual_seed(0))
+    batches = iter(DataLoader(Subset(dataset, order.tolist()), BATCH, num_workers=workers))
+    for _ in range(WARM_UP):
+        next(batches)
+    start = time.perf_counter()
+    read = sum(len(batch['lq']) for batch in batches)
+    return (time.perf_counter() - start) / read
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('sets', nargs='+', metavar='SET', help='folder with input.lmdb and target.lmdb, or with images')
+    parser.add_argument('--workers', nargs='+', type=int, default=[0, 1, 2], help='loading processes (default: 0 1 2)')
+    parser.add_argument('--crop', type=int, default=128, help='side of the patches in pixels (default: 128)')
+    parser.add_argument('--pairs', type=int, default=400, help='read in each of three rounds (default: 400)')
+
+
+def run(args: argparse.Namespace) -> int:
+    speeds = reading_speeds(args.sets, args.workers, args.crop, args.pairs)
+    rows = []
+    first = str(args.sets[0])
+    for place in map(str, args.sets):
+        ratios = {n: speeds[place, n] / speeds[first, n] for n in args.workers}
+        rows.append((place, *(f'{speeds[place, n]:.1f} ({ratio:.2f})' for n, ratio in ratios.items())))
+    print(f'pairs/s at crop {args.crop}, median of {ROUNDS} rounds, and the ratio to the first set')
+    print(markdown_table(rows, ('set', *(f'{n} workers' for n in args.workers))))
+    return 0

@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+
+from ddsa_arch.ops.errors import InputError
+from ddsa_arch.ops.images import encode_image
+from ddsa_arch.runners import cli
+from ddsa_arch.runners.data import make_lmdb
+from ddsa_arch.runners.data_speed import reading_speeds
+
+
+@pytest.fixture
+def places(tmp_path):
+    """The same four pairs as folders and as LMDBs."""
+    for side in ('input', 'target'):
+        (tmp_path / 'files' / side).mkdir(parents=True)
+        for i in range(4):
+            image = np.full((20, 20, 3), i, np.uint8)
+            (tmp_path / 'files' / side / f'{i}.png').write_bytes(encode_image(image))
+    make_lmdb(tmp_path / 'files' / 'input', tmp_path / 'files' / 'target', tmp_path / 'stores')
+    return str(tmp_path / 'files'), str(tmp_path / 'stores')
+
+
+def test_speed_is_told_for_every_set_and_number_of_processes(places):
+    speeds = reading_speeds(places, [0, 1], crop=8, pairs=20)
+    assert set(speeds) == {(place, n) for place in places for n in (0, 1)}
+    assert min(speeds.values()) > 0
+
+
+def test_table_has_ratios_to_the_first_set(places, capsys):
+    assert cli.main(['data', 'speed', *places, '--workers', '0', '--crop', '8', '--pairs', '20']) == 0
+    *_, first, second = capsys.readouterr().out.splitlines()
+    assert first.split('|')[1].strip() == places[0]
+    assert '(1.00)' in first
+    speed, ratio = second.split('|')[2].replace('(', '').replace(')', '').split()
+    assert float(ratio) == pytest.approx(float(speed) / float(first.split('|')[2].split()[0]), abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['absent'], 'absent: no set here; wanted input.lmdb and target.lmdb, or folders input and target'),
+        (['absent', '--workers', '-1'], '--workers -1 --crop 128 --pairs 400: wanted at least 0, 1 and 1'),
+    ],
+)
+def test_wrong_input_is_one_message(arguments, message, capsys):
+    assert cli.main(['data', 'speed', *arguments]) == 2
+    assert capsys.readouterr().err == f'error: {message}\n'
+
+
+def test_reading_refuses_a_set_of_one_side(tmp_path):
+    (tmp_path / 'input').mkdir()
+    with pytest.raises(InputError, match='no set here'):
+        reading_speeds([tmp_path], [0])
