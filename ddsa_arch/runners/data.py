@@ -21,12 +21,13 @@ from ddsa_arch.ops.rain import PRESETS, rain_style
 from ddsa_arch.ops.store_check import pair_problems, store_problems
 from ddsa_arch.ops.synthesis import render_pairs
 from ddsa_arch.ops.tables import markdown_table
-from ddsa_arch.runners import data_speed, download, prepare
+from ddsa_arch.runners import audit, data_speed, download, prepare
 
 MEBIBYTE = 1 << 20
 MODULES = (
     ('download', download, 'the archives of the field, from Google Drive'),
     ('prepare', prepare, 'the archives of the field to LMDBs, verified'),
+    ('audit', audit, 'test images in the training data, duplicates, faulty pairs'),
     ('speed', data_speed, 'how fast sets are read for training'),
 )
 
