@@ -22,6 +22,7 @@ setup(
         # BasicSR's own build fails on 3.13 and later; scripts/quickstart.py installs it there all the same
         'basicsr>=1.4.2; python_version < "3.13"',
         'lmdb>=1.4',
+        'matplotlib>=3.6',
         'mmengine>=0.10.7',
         'numpy>=1.24',
         'opencv-python>=4.8',
@@ -36,7 +37,7 @@ setup(
     ],
     extras_require={
         'download': ['gdown>=6.4'],  # older ones have no timeout and take an error page for the file
-        'test': ['pytest>=8', 'ruff>=0.6'],
+        'test': ['jsonschema>=4.17', 'pytest>=8', 'ruff>=0.6'],
     },
     entry_points={'console_scripts': ['ddsa = ddsa_arch.runners.cli:main']},
     classifiers=[

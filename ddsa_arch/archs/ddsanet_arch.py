@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ddsa_arch.archs.blocks.attention import SpatialAttention
 from ddsa_arch.archs.blocks.norm import ChannelLayerNorm
+from ddsa_arch.archs.blocks.precision import full_precision
 from ddsa_arch.archs.blocks.resample import Downsample, Upsample
 
 RES2NET_SCALE = 3  # "we set the scale dimension to 3", section 2.3
@@ -116,14 +117,16 @@ class DDSA(nn.Module):
         return self.project_out(out)
 
     def scores(self, q: Tensor, k: Tensor) -> Tensor:
-        """P of eq. (4), (B, h, d, d), from q and k of (B, h, N, d)."""
-        scores = q.transpose(-2, -1) @ k
-        if self.temperature is None:
-            return scores / math.sqrt(q.shape[-1])
-        # the norms over the pixels are divided out of the small matrix: no normalised copies of q and k
-        q_norm = torch.linalg.vector_norm(q, dim=-2, keepdim=True).clamp_min(NORM_EPS)  # (B, h, 1, d)
-        k_norm = torch.linalg.vector_norm(k, dim=-2, keepdim=True).clamp_min(NORM_EPS)
-        return scores * (self.temperature / (q_norm.transpose(-2, -1) * k_norm))
+        """P of eq. (4), (B, h, d, d), from q and k of (B, h, N, d); float32 under autocast, as N is large."""
+        with torch.autocast(q.device.type, enabled=False):
+            q, k = full_precision(q), full_precision(k)
+            scores = q.transpose(-2, -1) @ k
+            if self.temperature is None:
+                return scores / math.sqrt(q.shape[-1])
+            # the norms over the pixels are divided out of the small matrix: no normalised copies of q and k
+            q_norm = torch.linalg.vector_norm(q, dim=-2, keepdim=True).clamp_min(NORM_EPS)  # (B, h, 1, d)
+            k_norm = torch.linalg.vector_norm(k, dim=-2, keepdim=True).clamp_min(NORM_EPS)
+            return scores * (self.temperature / (q_norm.transpose(-2, -1) * k_norm))
 
     def attention_map(self, scores: Tensor) -> Tensor:
         """The bracket of eq. (6), (B, h, d, d)."""
@@ -250,6 +253,7 @@ class DDSANet(nn.Module):
     """
 
     size_multiple = 8
+    block_types = (DATB,)  # whose activations `train.checkpoint_blocks` computes anew in the backward pass
 
     def __init__(
         self,

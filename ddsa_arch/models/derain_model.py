@@ -24,21 +24,26 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ddsa_arch.archs.weights import load_weights
+from ddsa_arch.models.checkpoints import STATE_SUFFIX, prune, save_whole
+from ddsa_arch.models.gathering import gather, interleave, shared_loader
+from ddsa_arch.models.kept_images import KeptImage
 from ddsa_arch.models.optimisation import build_optimiser, build_schedulers
 from ddsa_arch.models.restore import final_output, restore
 from ddsa_arch.models.results import ResultFiles
-from ddsa_arch.ops.atomic import atomic_path
+from ddsa_arch.models.training_step import TrainingStep, checkpoint_blocks
 from ddsa_arch.ops.errors import InputError
-from ddsa_arch.ops.images import write_image
+
+MAX_SKIPPED = 20  # steps in a row; the default of train.max_skipped
 
 
 @MODEL_REGISTRY.register()
 class DerainModel(SRModel):
     """Trains and tests any registered network whose input and output are images of one size.
 
-    Beyond SRModel: optimisers of torch.optim and schedules of mmengine by name, gradient clipping, channels_last,
-    networks with several outputs, averaged weights (EMA) with buffers, images of any size at test, weight files that
-    say how their network was built, atomic files, results as CSV and JSON.
+    Beyond SRModel: optimisers of torch.optim and schedules of mmengine by name, steps with mixed precision,
+    accumulation, clipping and a guard (see TrainingStep), channels_last, compiled networks, networks with several
+    outputs, averaged weights (EMA) with buffers, images of any size at test, validation shared by all processes,
+    weight files that say how their network was built, atomic files, exact resumes, results as CSV and JSON.
 
     Args:
         opt: the options of an experiment, as ``ddsa_arch.runners.options`` resolves them.
@@ -47,7 +52,6 @@ class DerainModel(SRModel):
     def __init__(self, opt: dict[str, Any]) -> None:
         layout = torch.channels_last if opt.get('channels_last') else torch.contiguous_format
         self.memory_format = layout
-        self.grad_clip = (opt.get('train') or {}).get('grad_clip')
         super().__init__(opt)
         folder = opt['path']['experiments_root'] if self.is_train else opt['path']['results_root']
         self.results = ResultFiles(Path(folder) / 'validation' if self.is_train else folder)
@@ -58,6 +62,10 @@ class DerainModel(SRModel):
     def model_to_device(self, net: nn.Module) -> nn.Module:
         """Move a network to its device, and wrap it for several processes or GPUs."""
         net = net.to(self.device, memory_format=self.memory_format)
+        if self.is_train and self.opt['train'].get('checkpoint_blocks'):
+            checkpoint_blocks(net)
+        if self.is_train and self.opt['train'].get('compile'):
+            net.compile()  # in place: the names of the weights stay
         if self.opt['dist']:
             devices = [torch.cuda.current_device()] if self.device.type == 'cuda' else None
             unused = self.opt.get('find_unused_parameters', False)
@@ -80,6 +88,9 @@ class DerainModel(SRModel):
 
     def init_training_settings(self) -> None:
         super().init_training_settings()
+        options, seed = self.opt['train'], self.opt['manual_seed'] or 0
+        self.step = TrainingStep(self.net_g, self.optimizer_g, options, self.device, seed, self.opt['rank'])
+        self.skipped = self.skipped_in_a_row = 0
         if self.ema_decay > 0:
             self.net_g_ema.to(memory_format=self.memory_format)
 
@@ -94,6 +105,8 @@ class DerainModel(SRModel):
     # --- training --------------------------------------------------------------------------------------------
 
     def feed_data(self, data: dict[str, Any]) -> None:
+        self.names = list(data.get('lq_path', ()))
+
         def place(image: Tensor) -> Tensor:
             return image.to(self.device, non_blocking=True, memory_format=self.memory_format)
 
@@ -101,22 +114,41 @@ class DerainModel(SRModel):
         self.gt = place(data['gt']) if 'gt' in data else None
 
     def optimize_parameters(self, current_iter: int) -> None:
-        self.optimizer_g.zero_grad()
-        outputs = self.net_g(self.lq)
-        self.output = final_output(outputs)
-        self.losses = OrderedDict()
-        if self.cri_pix:
-            self.losses['l_pix'] = self.cri_pix(outputs, self.gt)
-        if self.cri_perceptual:
-            for name, loss in zip(('l_percep', 'l_style'), self.cri_perceptual(self.output, self.gt), strict=True):
-                if loss is not None:
-                    self.losses[name] = loss
-        sum(self.losses.values()).backward()
-        if self.grad_clip:
-            nn.utils.clip_grad_norm_(self.net_g.parameters(), self.grad_clip)
-        self.optimizer_g.step()
+        result = self.step.run(current_iter, self.lq, self.gt, self._losses)
+        self.output, self.losses = result.output, result.losses
+        if not result.taken:
+            self._skip(current_iter)
+            return
+        self.skipped_in_a_row = 0
         if self.ema_decay > 0:
             self.model_ema(decay=self.ema_decay)
+
+    def _losses(self, outputs: Tensor | list[Tensor], target: Tensor) -> OrderedDict[str, Tensor]:
+        losses = OrderedDict()
+        if self.cri_pix:
+            losses['l_pix'] = self.cri_pix(outputs, target)
+        if self.cri_perceptual:
+            perceptual = self.cri_perceptual(final_output(outputs), target)
+            for name, loss in zip(('l_percep', 'l_style'), perceptual, strict=True):
+                if loss is not None:
+                    losses[name] = loss
+        return losses
+
+    def _skip(self, current_iter: int) -> None:
+        """Tell of a step that was not taken; stop when there are too many in a row."""
+        self.skipped += 1
+        self.skipped_in_a_row += 1
+        names = sorted({name for part in gather(self.names) for name in part})
+        message = (
+            f'iteration {current_iter}: a loss or the gradient is not finite, so the step was skipped '
+            f'({self.skipped} so far, {self.skipped_in_a_row} in a row); images: {", ".join(names)}'
+        )
+        get_root_logger().warning(message)
+        if self.skipped_in_a_row >= self.opt['train'].get('max_skipped', MAX_SKIPPED):
+            raise InputError(
+                f'{message}. Training stops here (train.max_skipped); the weights are those before these steps. '
+                'Look at the images, lower the learning rate, or set grad_clip'
+            )
 
     def get_current_log(self) -> OrderedDict[str, float]:
         """The losses of the newest iteration, averaged over processes; read only when a line is logged."""
@@ -143,6 +175,13 @@ class DerainModel(SRModel):
     def test(self) -> None:
         self.output = restore(self.best_network, self.lq)
 
+    def dist_validation(
+        self, dataloader: DataLoader, current_iter: int | str, tb_logger: Any, save_img: bool
+    ) -> None:
+        """Each process derains its share of the images; the first one writes the results."""
+        share = shared_loader(dataloader.dataset, self.opt['rank'], self.opt['world_size'])
+        self.nondist_validation(share, current_iter, tb_logger, save_img)
+
     def nondist_validation(
         self, dataloader: DataLoader, current_iter: int | str, tb_logger: Any, save_img: bool
     ) -> None:
@@ -154,27 +193,34 @@ class DerainModel(SRModel):
                 return  # the pipeline validates once more after the last iteration
             self.validated_at[name] = current_iter
         metrics = self.opt['val'].get('metrics') or {}
-        batches = tqdm(dataloader, unit='image', desc=name, disable=not self.opt['val'].get('pbar'), leave=False)
+        batches = tqdm(dataloader, unit='image', desc=name, disable=not self._shows_bar(), leave=False)
         rows = []
-        for data in batches:
-            rows.append(self._validate_image(data, metrics, self._image_path(name, data, current_iter, save_img)))
-        means = self.results.add(name, current_iter if self.is_train else None, list(metrics), rows)
+        for place, data in enumerate(batches):
+            stem = Path(data['lq_path'][0]).stem
+            kept = KeptImage.of(self.opt, name, place, stem, current_iter, save_img)
+            rows.append(self._validate_image(data, metrics, kept))
+        rows = interleave(gather(rows))
+        write = self.opt['rank'] == 0
+        means = self.results.add(name, current_iter if self.is_train else None, list(metrics), rows, write)
         self.metric_results = means
         if self.is_train and metrics:
             self._initialize_best_metric_results(name)
             for metric, value in means.items():
                 self._update_best_metric_result(name, metric, value, current_iter)
-        self._log_validation_metric_values(current_iter, name, tb_logger)
+        if write:
+            self._log_validation_metric_values(current_iter, name, tb_logger)
 
-    def _validate_image(self, data: dict[str, Any], metrics: dict[str, dict], path: Path | None) -> dict[str, Any]:
+    def _shows_bar(self) -> bool:
+        return bool(self.opt['val'].get('pbar')) and self.opt['rank'] == 0
+
+    def _validate_image(self, data: dict[str, Any], metrics: dict[str, dict], kept: KeptImage) -> dict[str, Any]:
         start = time.perf_counter()
         self.feed_data(data)
         self.test()
         derained = tensor2img(self.output.cpu())  # clamped, rounded; waits for the device
         row = {'image': Path(data['lq_path'][0]).stem, 'seconds': round(time.perf_counter() - start, 4), 'note': ''}
-        if path:
-            write_image(path, derained)
         target = None if self.gt is None else tensor2img(self.gt.cpu())
+        kept.write(derained, self.lq, target)
         for metric, options in metrics.items():
             row[metric], note = self._score(derained, target, options)
             row['note'] = '; '.join(filter(None, (row['note'], note)))
@@ -193,15 +239,6 @@ class DerainModel(SRModel):
             return value, 'equal to its target'
         return value, '' if math.isfinite(value) else f'{options["type"]} is not a number'
 
-    def _image_path(self, name: str, data: dict[str, Any], current_iter: int | str, save_img: bool) -> Path | None:
-        if not save_img:
-            return None
-        stem, folder = Path(data['lq_path'][0]).stem, Path(self.opt['path']['visualization'])
-        if self.is_train:
-            return folder / stem / f'{stem}_{current_iter}.png'
-        suffix = self.opt['val'].get('suffix')
-        return folder / name / (f'{stem}_{suffix}.png' if suffix else f'{stem}.png')
-
     # --- files -----------------------------------------------------------------------------------------------
 
     @master_only
@@ -217,12 +254,11 @@ class DerainModel(SRModel):
         }
         checkpoint['network_g'] = self.opt['network_g']
         label = 'latest' if current_iter == -1 else current_iter
-        with atomic_path(Path(self.opt['path']['models']) / f'{net_label}_{label}.pth') as part:
-            torch.save(checkpoint, part)
+        save_whole(checkpoint, Path(self.opt['path']['models']) / f'{net_label}_{label}.pth')
 
     @master_only
     def save_training_state(self, epoch: int, current_iter: int) -> None:
-        """Write what a resume needs, whole or not at all."""
+        """Write what a resume needs beside the weights, whole or not at all, and remove old states."""
         if current_iter == -1:
             return
         state = {
@@ -230,6 +266,31 @@ class DerainModel(SRModel):
             'iter': current_iter,
             'optimizers': [o.state_dict() for o in self.optimizers],
             'schedulers': [s.state_dict() for s in self.schedulers],
+            'best_metric_results': self.best_results(),
+            'skipped': self.skipped,
         }
-        with atomic_path(Path(self.opt['path']['training_states']) / f'{current_iter}.state') as part:
-            torch.save(state, part)
+        if self.step.scaler:
+            state['scaler'] = self.step.scaler.state_dict()
+        folder = Path(self.opt['path']['training_states'])
+        save_whole(state, folder / f'{current_iter}{STATE_SUFFIX}')
+        keep = self.opt['logger'].get('keep_checkpoints')
+        if keep:
+            best = [record['iter'] for metrics in self.best_results().values() for record in metrics.values()]
+            prune(self.opt['path']['models'], folder, keep, best)
+
+    def resume_training(self, resume_state: dict[str, Any]) -> None:
+        """Take up optimisers, schedules, the record of best scores and what else ``save_training_state`` wrote."""
+        super().resume_training(resume_state)
+        if resume_state.get('best_metric_results'):
+            self.best_metric_results = resume_state['best_metric_results']
+        self.skipped = resume_state.get('skipped', 0)
+        if self.step.scaler and 'scaler' in resume_state:
+            self.step.scaler.load_state_dict(resume_state['scaler'])
+        # BasicSR saves before it validates, and the earlier run may have ended in between
+        if resume_state['iter'] % self.opt['val']['val_freq'] == 0:
+            for loader in resume_state.get('val_loaders', ()):
+                self.validation(loader, resume_state['iter'], None, self.opt['val']['save_img'])
+
+    def best_results(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """The best score so far of each validation set and metric: ``better``, ``val`` and ``iter``."""
+        return getattr(self, 'best_metric_results', {})

@@ -18,7 +18,8 @@ class ResultFiles:
     """Keeps the results of the image sets of one run, and rewrites its files after each set.
 
     ``<folder>/<set>.csv``: a row per image. ``summary.csv``: a row per set and iteration, and the average of the set
-    means where there are several sets. ``results.json``: the same with the per-image rows, for programs.
+    means where there are several sets. ``results.json``: the same with the per-image rows and the seconds they took,
+    for programs. The CSV files hold no times, so that equal runs write equal files.
 
     Args:
         folder: made when the first results come. Results that lie there are kept and added to.
@@ -30,8 +31,18 @@ class ResultFiles:
         if (self.folder / 'results.json').is_file():
             self.sets = json.loads((self.folder / 'results.json').read_text(encoding='utf-8'))['sets']
 
-    def add(self, name: str, iteration: int | None, metrics: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> dict:
-        """Take the rows of one set, each with ``image``, the metrics, ``note`` and ``seconds``; return the means."""
+    def add(
+        self,
+        name: str,
+        iteration: int | None,
+        metrics: Sequence[str],
+        rows: Sequence[Mapping[str, Any]],
+        write: bool = True,
+    ) -> dict[str, float]:
+        """Take the rows of one set, each with ``image``, the metrics, ``note`` and ``seconds``; return the means.
+
+        ``write`` is False in all processes but the first, which keep the record alone.
+        """
         means = {metric: finite_mean(row[metric] for row in rows) for metric in metrics}
         entry = {
             'set': name,
@@ -45,7 +56,8 @@ class ResultFiles:
         earlier = [e for e in record['history'] if iteration is not None and e['iteration'] < iteration]
         record['history'] = [*earlier, entry]
         record['images'] = list(rows)
-        self._write(name, metrics, rows)
+        if write:
+            self._write(name, metrics, rows)
         return means
 
     def average(self, metrics: Sequence[str]) -> dict[str, float]:
@@ -54,12 +66,12 @@ class ResultFiles:
         return {m: finite_mean(e.get(m, math.nan) for e in newest) for m in metrics}
 
     def _write(self, name: str, metrics: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-        write_csv(self.folder / f'{name}.csv', rows, ['image', *metrics, 'note', 'seconds'])
+        write_csv(self.folder / f'{name}.csv', rows, ['image', *metrics, 'note'])
         summary = [entry for record in self.sets.values() for entry in record['history']]
         summary.sort(key=lambda e: e['iteration'] or 0)
         if len(self.sets) > 1:
             summary.append({'set': AVERAGE, **self.average(metrics)})
         counted = [f'{m}_counted' for m in metrics]
-        columns = ['set', 'iteration', 'images', *metrics, *counted, 'seconds_per_image']
+        columns = ['set', 'iteration', 'images', *metrics, *counted]
         write_csv(self.folder / 'summary.csv', summary, columns)
         write_json(self.folder / 'results.json', {'sets': self.sets})

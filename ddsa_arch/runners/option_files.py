@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import inspect
+import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,34 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from basicsr.utils.registry import (
-    ARCH_REGISTRY,
-    DATASET_REGISTRY,
-    LOSS_REGISTRY,
-    METRIC_REGISTRY,
-    MODEL_REGISTRY,
-)
+from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
 from mmengine.config import Config
 
-from ddsa_arch.models.optimisation import OPTIMISERS, SCHEDULERS
 from ddsa_arch.ops.errors import InputError, did_you_mean
+from ddsa_arch.runners.parts import check_part, not_registered
 from ddsa_arch.runners.schema import DATASET, OPTIONS, REQUIRED, Key, Named, Part, Section
 
 NUMBER = re.compile(r'[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?')
 BASE = '_base_'
 DELETE = '_delete_'
-PART_SOURCES = {
-    'arch': ARCH_REGISTRY,
-    'loss': LOSS_REGISTRY,
-    'metric': METRIC_REGISTRY,
-    'optimiser': OPTIMISERS,
-    'scheduler': SCHEDULERS,
-}
 LOADER_KEYS = (
     'name', 'batch_size_per_gpu', 'num_worker_per_gpu', 'dataset_enlarge_ratio', 'persistent_workers', 'pin_memory'
 )  # fmt: skip
+PATH_SIGNS = ('/', '\\')
+YAML_SWITCHES = {False: 'off', True: 'on'}  # YAML 1.1 reads these words as truth values
 MAY_BE_EMPTY = ('path', 'suffix', 'val', 'resume_state')  # read by BasicSR with [], so they must be there
-GIVEN_BY_CALLER = {'metric': ('img', 'img2'), 'optimiser': ('params',), 'scheduler': ('optimizer',)}
 
 
 # --- reading -----------------------------------------------------------------------------------------------
@@ -50,6 +38,9 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):  # such as {{$NAME:default}} without quotes
+                problem = "a section as a key; write '{{$NAME:default}}' in quotes"
+                raise yaml.constructor.ConstructorError(problem=problem, problem_mark=key.start_mark)
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(problem=f'{key.value!r} twice', problem_mark=key.start_mark)
             seen.add(key.value)
@@ -82,8 +73,14 @@ def _check_yaml_chain(path: Path, chain: tuple[Path, ...]) -> None:
         raise InputError(f'{path}: not plain YAML: {" ".join(str(error).split())}') from error
     if not isinstance(content, dict):
         raise InputError(f'{path}: holds {type(content).__name__}, wanted "key: value" lines')
+    unknown = [key for key in content if not isinstance(key, str)]
+    if unknown:
+        raise InputError(f'{path}: unknown key {unknown[0]!r}{did_you_mean(str(unknown[0]), OPTIONS)}')
     bases = content.get(BASE, [])
-    for base in [bases] if isinstance(bases, str) else bases:
+    bases = bases if isinstance(bases, list) else [bases]
+    if not all(isinstance(base, str) for base in bases):
+        raise InputError(f'{path}: {BASE}: {content[BASE]!r}, wanted a file or a list of files')
+    for base in bases:
         _check_yaml_chain(path.parent / base, (*chain, path.resolve()))
 
 
@@ -128,9 +125,12 @@ def load_options(path: str | Path, is_train: bool, force_yml: Sequence[str] = ()
     try:
         import_modules(options.get('imports'))
         checked = _check_section(coerce_numbers(options), OPTIONS, '', is_train)
-        _check_datasets(checked['datasets'], is_train)
+        _check_names(checked)
+        _check_datasets(checked.get('datasets', {}), is_train)
+        if is_train and not ('pixel_opt' in checked['train'] or 'perceptual_opt' in checked['train']):
+            raise InputError(f'train.pixel_opt is missing: {OPTIONS["train"]["pixel_opt"].doc}')
         if checked['model_type'] not in MODEL_REGISTRY:
-            raise InputError(_unknown('model_type', 'model', checked['model_type'], MODEL_REGISTRY.keys()))
+            raise InputError(not_registered('model_type', 'model', checked['model_type'], MODEL_REGISTRY.keys()))
     except InputError as error:
         raise InputError(f'{path}: {error}') from None
     return checked
@@ -142,7 +142,7 @@ def check_network(network_g: Any) -> dict[str, Any]:
     Raises:
         InputError: unknown network or argument.
     """
-    return _check_part(coerce_numbers(network_g), OPTIONS['network_g'], 'network_g')
+    return check_part(coerce_numbers(network_g), OPTIONS['network_g'], 'network_g')
 
 
 def import_modules(names: Any) -> None:
@@ -188,7 +188,7 @@ def _check_section(given: Any, section: Section, where: str, is_train: bool) -> 
         if isinstance(wanted, Key):
             checked[name] = _check_value(given.get(name), wanted, place)
         elif isinstance(wanted, Part):
-            checked[name] = _check_part(given.get(name), wanted, place)
+            checked[name] = check_part(given.get(name), wanted, place)
         elif isinstance(wanted, Named):
             checked[name] = _check_named(given.get(name), wanted, place, is_train)
         elif where or given.get(name) is not None or name in ('path', 'val', 'logger', 'train'):
@@ -201,6 +201,8 @@ def _check_value(value: Any, key: Key, place: str) -> Any:
         if key.default is REQUIRED:
             raise InputError(f'{place} is missing: {key.doc}')
         return key.default
+    if isinstance(value, bool) and bool not in key.kinds and YAML_SWITCHES[value] in key.choices:
+        value = YAML_SWITCHES[value]
     if float in key.kinds and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if int in key.kinds and isinstance(value, float) and value.is_integer():
@@ -208,40 +210,14 @@ def _check_value(value: Any, key: Key, place: str) -> Any:
     if not isinstance(value, key.kinds) or (isinstance(value, bool) and bool not in key.kinds):
         kinds = ' or '.join(k.__name__ for k in key.kinds)
         raise InputError(f'{place}: {value!r} is {type(value).__name__}, wanted {kinds}. {key.doc}')
-    if key.choices and value not in key.choices:
+    has_choices = key.choices and (isinstance(value, str) or str not in key.kinds)
+    if has_choices and value not in key.choices:
         raise InputError(f'{place}: {value!r}, wanted {" or ".join(map(repr, key.choices))}. {key.doc}')
     if key.minimum is not None and not isinstance(value, str) and value < key.minimum:
         raise InputError(f'{place}: {value!r} is below {key.minimum:g}. {key.doc}')
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f'{place}: {value!r} is no finite number. {key.doc}')
     return value
-
-
-def _check_part(given: Any, part: Part, place: str) -> Any:
-    if given is None:
-        if part.required:
-            raise InputError(f'{place} is missing: {part.doc}')
-        return None
-    if part.many and isinstance(given, list):
-        return [_check_part(entry, part, f'{place}[{i}]') for i, entry in enumerate(given)]
-    if not isinstance(given, Mapping) or 'type' not in given:
-        raise InputError(f'{place}.type is missing: {part.doc}')
-    source = PART_SOURCES[part.registry]
-    name = given['type']
-    if name not in source:
-        raise InputError(_unknown(f'{place}.type', part.registry, name, source.keys()))
-    built = source.get(name)
-    parameters = inspect.signature(built).parameters
-    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        supplied = GIVEN_BY_CALLER.get(part.registry, ())
-        taken = [p for p in parameters if p not in supplied]
-        for argument in given:
-            if argument != 'type' and argument not in taken:
-                hint = did_you_mean(str(argument), taken)
-                raise InputError(f'unknown key {place}.{argument}: {name} does not take it{hint}')
-        for argument in taken:
-            needed = parameters[argument].default is inspect.Parameter.empty
-            if needed and parameters[argument].kind is not inspect.Parameter.VAR_POSITIONAL and argument not in given:
-                raise InputError(f'{place}.{argument} is missing: {name} needs it')
-    return dict(given)
 
 
 def _check_named(given: Any, named: Named, place: str, is_train: bool) -> dict[str, Any]:
@@ -257,7 +233,7 @@ def _check_named(given: Any, named: Named, place: str, is_train: bool) -> dict[s
         if entry is None:  # dropped: what a file inherits need not be used
             continue
         if isinstance(named.content, Part):
-            checked[name] = _check_part(entry, named.content, inner)
+            checked[name] = check_part(entry, named.content, inner)
         elif _is_ours(entry):
             checked[name] = _check_section(entry, named.content, inner, is_train)
         else:  # a data set of another package takes keys of its own beside those of the loaders
@@ -269,14 +245,24 @@ def _check_named(given: Any, named: Named, place: str, is_train: bool) -> dict[s
 
 def _is_ours(dataset: Any) -> bool:
     name = dataset.get('type', DATASET['type'].default) if isinstance(dataset, Mapping) else None
-    return name not in DATASET_REGISTRY or DATASET_REGISTRY.get(name).__module__.startswith('ddsa_arch.')
+    known = isinstance(name, str) and name in DATASET_REGISTRY
+    return not known or DATASET_REGISTRY.get(name).__module__.startswith('ddsa_arch.')
+
+
+def _check_names(options: dict[str, Any]) -> None:
+    """Folders and files are called by these names."""
+    named = {'name': options} | {f'datasets.{phase}.name': d for phase, d in options.get('datasets', {}).items()}
+    for place, section in named.items():
+        name = str(section.get('name'))
+        if name.strip('. ') == '' or any(sign in name for sign in PATH_SIGNS):
+            raise InputError(f'{place}: {name!r} cannot name a folder; leave out {" and ".join(PATH_SIGNS)}')
 
 
 def _check_datasets(datasets: dict[str, dict[str, Any]], is_train: bool) -> None:
     for phase, dataset in datasets.items():
         if dataset['type'] not in DATASET_REGISTRY:
             place = f'datasets.{phase}.type'
-            raise InputError(_unknown(place, 'data set', dataset['type'], DATASET_REGISTRY.keys()))
+            raise InputError(not_registered(place, 'data set', dataset['type'], DATASET_REGISTRY.keys()))
     names = [d.get('name') for d in datasets.values()]
     twice = sorted({n for n in names if names.count(n) > 1}, key=str)
     if twice:
@@ -289,10 +275,6 @@ def _check_datasets(datasets: dict[str, dict[str, Any]], is_train: bool) -> None
             raise InputError(f'datasets.{others[0]}: training takes train and val sets; test sets go to ddsa test')
     elif not datasets:
         raise InputError('datasets is missing: the sets to test on, as test_1, test_2 ...')
-
-
-def _unknown(place: str, kind: str, name: Any, known: Any) -> str:
-    return f'{place}: no {kind} {name!r} is registered{did_you_mean(str(name), known)}'
 
 
 def _join(where: str, name: Any) -> str:

@@ -1,4 +1,4 @@
-"""``ddsa options``: show an option file resolved, or write the reference of all keys."""
+"""``ddsa options``: show an option file resolved, or write the reference of all keys for readers or for editors."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from ddsa_arch.runners.json_schema import json_schema
 from ddsa_arch.runners.option_files import load_options, read_options
 from ddsa_arch.runners.schema import OPTIONS, REQUIRED, Key, Named, Part, Section
 
@@ -24,6 +25,10 @@ def reference() -> str:
         '',
         'Every key of an option file. Written by `ddsa options readme > options/README.md`; edit',
         '`ddsa_arch/runners/schema.py` instead.',
+        '',
+        '`ddsa options schema > options/schema.json` writes them as a JSON Schema. With it an editor that has the YAML',
+        'language server completes and checks a file whose first line is',
+        '`# yaml-language-server: $schema=PATH_TO/options/schema.json`. A file with `imports` may name its own parts.',
         '',
         '`_base_: FILE` inherits from another file, `_delete_: true` inside a section drops what it would inherit,',
         '`~` for a set or a metric drops that one,',
@@ -44,7 +49,7 @@ def _reference_rows(section: Section, where: str) -> list[str]:
             if entry.doc == 'Set by the loader.':
                 continue
             default = 'required' if entry.default is REQUIRED else '' if entry.default is None else f'`{entry.default}`'
-            kind = ', '.join(map(str, entry.choices)) or ' or '.join(k.__name__ for k in entry.kinds)
+            kind = _kind(entry)
             unit = f' In {entry.unit}.' if entry.unit else ''
             rows.append(f'| `{place}` | {kind} | {default} | {entry.doc}{unit} |')
         elif isinstance(entry, Part):
@@ -60,6 +65,13 @@ def _reference_rows(section: Section, where: str) -> list[str]:
     return rows
 
 
+def _kind(key: Key) -> str:
+    numbers = [k.__name__ for k in key.kinds if k is not str]
+    if key.choices and str in key.kinds:
+        return ' or '.join([*numbers, ', '.join(key.choices)])
+    return ', '.join(map(str, key.choices)) or ' or '.join(k.__name__ for k in key.kinds)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='ddsa options', description=__doc__)
     commands = parser.add_subparsers(dest='command', required=True)
@@ -67,7 +79,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     show.add_argument('file')
     show.add_argument('--force_yml', nargs='+', default=[], metavar='SECTION:KEY=VALUE')
     commands.add_parser('readme', help='print the reference of all keys')
+    commands.add_parser('schema', help='print a JSON Schema of option files, for editors')
     args = parser.parse_args(argv)
+    if args.command == 'schema':
+        print(json_schema(), end='')
+        return 0
     if args.command == 'readme':
         print(reference(), end='')
         return 0

@@ -29,7 +29,6 @@ from basicsr.data.data_sampler import EnlargedSampler
 from basicsr.utils import set_random_seed
 from basicsr.utils.dist_util import get_dist_info
 from basicsr.utils.logger import initialized_logger
-from basicsr.utils.misc import check_resume
 from torch.utils.data import DataLoader, Dataset
 
 from ddsa_arch.data.keyed_sampler import KeyedSampler
@@ -38,7 +37,9 @@ from ddsa_arch.ops.errors import InputError, clear_message
 from ddsa_arch.runners.option_files import load_options
 from ddsa_arch.runners.options import to_yaml
 from ddsa_arch.runners.preflight import check_run
-from ddsa_arch.runners.process import detect_launcher, keep_freed_memory, process_group
+from ddsa_arch.runners.process import TIMEOUT, detect_launcher, keep_freed_memory, process_group, set_precision
+from ddsa_arch.runners.progress import Progress
+from ddsa_arch.runners.resume import resume_state
 
 RESOLVED_NAME = 'options.yml'  # the plain options of a run, beside its log; stock BasicSR takes them too
 
@@ -49,6 +50,7 @@ def pipeline_parser(prog: str, description: str) -> argparse.ArgumentParser:
     parser.add_argument('-opt', required=True, metavar='FILE', help='option file (YAML)')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none', help='job launcher')
     parser.add_argument('--auto_resume', action='store_true', help='continue from the newest saved state')
+    parser.add_argument('--root', metavar='DIR', help='gets experiments/ or results/ (default: the current directory)')
     parser.add_argument('--debug', action='store_true', help='log every step, validate and save every 8')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by old launchers; not used')
     parser.add_argument(
@@ -66,6 +68,7 @@ def run(
     debug: bool = False,
     force_yml: Sequence[str] = (),
     root: str | Path | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Run BasicSR's train or test pipeline.
 
@@ -77,6 +80,7 @@ def run(
         debug: as BasicSR's flag.
         force_yml: see ``option_files.force``.
         root: gets ``experiments/``, ``results/`` and ``tb_logger/``; the current directory by default.
+        progress: watches a training; one of its own by default.
 
     Returns:
         The folder of the experiment or of the results.
@@ -92,13 +96,19 @@ def run(
     use_gpu = options['num_gpu'] > 0
     if options['keep_memory'] and not use_gpu:
         keep_freed_memory()
-    with process_group(launcher, use_gpu and torch.cuda.is_available(), options.get('dist_params', {}).get('port')):
+    distribution = options.get('dist_params', {})
+    group = process_group(
+        launcher, use_gpu and torch.cuda.is_available(), distribution.get('port'), distribution.get('timeout', TIMEOUT)
+    )
+    with group, set_precision(options['tf32'], options['deterministic']):
         options['dist'] = launcher != 'none'
         options['rank'], options['world_size'] = get_dist_info()
         set_random_seed(options['manual_seed'] + options['rank'])
         sets = check_run(options, options['world_size'])
         folder = Path(options['path']['experiments_root' if is_train else 'results_root'])
-        with _nothing_half_made(folder, options['rank']), _replaced(options, sets, str(option_file)):
+        progress = progress or Progress()
+        replaced = _replaced(options, sets, str(option_file), progress)
+        with _nothing_half_made(folder, options['rank']), replaced, progress.running(options):
             pipeline = basicsr.train.train_pipeline if is_train else basicsr.test.test_pipeline
             pipeline(str(root))
     return folder
@@ -143,7 +153,7 @@ def _nothing_half_made(folder: Path, rank: int) -> Iterator[None]:
         yield
     except InputError as error:
         made_here = folder.is_dir() and folder.stat().st_ctime >= began - 1
-        kept = any(folder.glob('models/*.pth')) or any(folder.glob('*.csv')) if made_here else True
+        kept = any(folder.glob('models/*.pth')) or (folder / 'summary.csv').exists() if made_here else True
         _reset_logger()  # closes the log file
         if made_here and not kept and rank == 0:
             shutil.rmtree(folder)
@@ -156,7 +166,9 @@ def _nothing_half_made(folder: Path, rank: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _replaced(options: dict[str, Any], sets: dict[str, Dataset], option_file: str) -> Iterator[None]:
+def _replaced(
+    options: dict[str, Any], sets: dict[str, Dataset], option_file: str, progress: Progress
+) -> Iterator[None]:
     """Put our functions into BasicSR's pipelines for the time of the block."""
 
     def parse_options(root_path: str, is_train: bool = True) -> tuple[dict[str, Any], argparse.Namespace]:
@@ -167,17 +179,19 @@ def _replaced(options: dict[str, Any], sets: dict[str, Dataset], option_file: st
         """The check before the run has built the data sets already."""
         return sets[dataset_options['name']]
 
-    resumed: dict[str, Any] = {}
+    resumed: dict[str, Any] = {'reports': []}
 
     def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
-        """BasicSR's asks CUDA for its device even on a CPU, and looks for states in ./experiments alone."""
-        state = _read_resume_state(opt)
-        resumed.update(state=state)
-        return state
+        """See ``resume_state``. There is no log file yet: what it reports is logged with the data sets."""
+        resumed['state'] = resume_state(opt, resumed['reports'].append)
+        return resumed['state']
 
     def create_train_val_dataloader(opt: dict[str, Any], logger: logging.Logger) -> tuple:
         """BasicSR's stops early, as it counts epochs with ceil while its loader drops the last batch; and a resumed
         run repeats the images of its epoch."""
+        for report in resumed['reports']:
+            logger.warning(report)
+        torch.backends.cudnn.benchmark &= not opt['deterministic']  # BasicSR turns it on; it picks by measured time
         return _train_and_val_loaders(opt, sets, logger, resumed['state'])
 
     replacements: dict[ModuleType, dict[str, Callable]] = {
@@ -186,7 +200,7 @@ def _replaced(options: dict[str, Any], sets: dict[str, Dataset], option_file: st
             'create_train_val_dataloader': create_train_val_dataloader,
             'load_resume_state': load_resume_state,
             'copy_opt_file': lambda _, folder: write_resolved(options, option_file, folder),
-            'CPUPrefetcher': _Batches,
+            **progress.replacements(_Batches),
         },
         basicsr.test: {'parse_options': parse_options, 'build_dataset': build_dataset},
     }
@@ -231,11 +245,14 @@ def _train_and_val_loaders(
         if phase == 'train':
             sampler = _train_sampler(dataset, dataset_options['dataset_enlarge_ratio'], opt)
             loading = dict(dataset_options)
+            loading['batch_size_per_gpu'] *= opt['train']['accumulate']  # the model takes it apart
             loading['persistent_workers'] &= loading['num_worker_per_gpu'] > 0
             train_loader = build_dataloader(dataset, loading, sampler=sampler, **common)
         else:
-            val_loaders.append(build_dataloader(dataset, dataset_options, **common))
+            val_loaders.append(build_dataloader(dataset, dataset_options, **common))  # the model shares it out
             logger.info(f'{dataset_options["name"]}: {len(dataset)} images to validate on')
+    if state:
+        state['val_loaders'] = val_loaders  # a state is saved before the validation of its iteration
     if state and isinstance(sampler, KeyedSampler):
         state['epoch'], done = divmod(state['iter'], len(train_loader))
         sampler.resume(state['epoch'], done * train_loader.batch_size)
@@ -266,23 +283,6 @@ class _Batches:
 
     def next(self) -> dict[str, Any] | None:
         return next(self.batches, None)
-
-
-def _read_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
-    path = opt['path'].get('resume_state')
-    if opt['auto_resume']:
-        states = sorted(Path(opt['path']['training_states']).glob('*.state'), key=lambda p: int(p.stem))
-        path = states[-1] if states else path
-    if not path:
-        return None
-    try:
-        state = torch.load(path, map_location='cpu', weights_only=True)
-        iteration = state['iter']
-    except Exception as error:  # torch.load raises many kinds for a broken file
-        raise InputError(f'path.resume_state: {path} is no training state; delete it to use an older one') from error
-    opt['path']['resume_state'] = str(path)
-    check_resume(opt, iteration)
-    return state
 
 
 def _reset_logger() -> None:

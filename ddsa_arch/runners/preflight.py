@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import math
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY
+from basicsr.metrics import calculate_metric
+from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, METRIC_REGISTRY
 from torch import nn
 from torch.utils.data import Dataset
 
+from ddsa_arch.models.optimisation import build_optimiser, build_schedulers
 from ddsa_arch.ops.errors import InputError
+
+FLOAT_BYTES = 4  # weights are kept in float32
+OPTIMISER_COPIES = 2  # of all weights, in a state: AdamW's two moments; others are taken to be like it
+IN_WRITING = 2  # checkpoints beside those that stay: the one being written, and the latest or best
+MIB = 2**20
+SAMPLE_SHAPE = (128, 128, 3)  # of an image on which metrics are tried
+
 
 
 def build_network(network_g: dict[str, Any], device: str = 'cpu') -> nn.Module:
@@ -32,7 +44,7 @@ def build_network(network_g: dict[str, Any], device: str = 'cpu') -> nn.Module:
 
 
 def check_run(options: dict[str, Any], world_size: int) -> dict[str, Dataset]:
-    """Check devices, files, network and data sets of a run.
+    """Check devices, files, network, optimiser, metrics, disk and data sets of a run.
 
     Args:
         options: from ``load_options``, completed by ``complete``.
@@ -51,7 +63,11 @@ def check_run(options: dict[str, Any], world_size: int) -> dict[str, Dataset]:
         path = options['path'].get(key)
         if path and not Path(path).is_file():
             raise InputError(f'path.{key}: no file {path}')
-    build_network(options['network_g'], 'meta')
+    net = build_network(options['network_g'], 'meta')
+    if options['is_train']:
+        _check_training(options, net)
+        _check_disk(options, net)
+    _check_metrics(options['val'].get('metrics') or {})
     sets = {}
     for dataset in options['datasets'].values():
         built = DATASET_REGISTRY.get(dataset['type'])(dataset)
@@ -61,12 +77,64 @@ def check_run(options: dict[str, Any], world_size: int) -> dict[str, Dataset]:
     return sets
 
 
+def _check_training(options: dict[str, Any], net: nn.Module) -> None:
+    """Build the optimiser and the schedules once for a stand-in, and look for the blocks to compute anew."""
+    train = options['train']
+    arguments = {k: v for k, v in train['optim_g'].items() if k != 'type'}
+    optimiser = build_optimiser(train['optim_g']['type'], [nn.Parameter(torch.zeros(2, 2))], **arguments)
+    if train.get('scheduler'):
+        build_schedulers(optimiser, train['scheduler'])
+    if train['checkpoint_blocks'] and not getattr(net, 'block_types', ()):
+        raise InputError(
+            f'train.checkpoint_blocks: {type(net).__name__} does not name its blocks; '
+            'give its class `block_types = (Block,)`, or set checkpoint_blocks: false'
+        )
+
+
+def _check_metrics(metrics: dict[str, dict[str, Any]]) -> None:
+    """Score a made-up image: a protocol that is not there would be found only at the first validation.
+
+    Metrics of other packages may want images of another kind.
+    """
+    image = np.random.default_rng(0).integers(0, 256, SAMPLE_SHAPE, np.uint8)
+    for name, metric in metrics.items():
+        if not METRIC_REGISTRY.get(metric['type']).__module__.startswith('ddsa_arch.'):
+            continue
+        try:
+            calculate_metric({'img': image, 'img2': 255 - image}, metric)
+        except (ValueError, TypeError) as error:
+            raise InputError(f'val.metrics.{name}: {metric["type"]} does not take these options: {error}') from error
+
+
+def _check_disk(options: dict[str, Any], net: nn.Module) -> None:
+    """A full disk would end the run at one of its checkpoints, perhaps days from now."""
+    tensors = [*net.parameters(), *net.buffers()]
+    copies = (2 if options['train']['ema_decay'] > 0 else 1) + OPTIMISER_COPIES
+    checkpoint = sum(t.numel() for t in tensors) * FLOAT_BYTES * copies
+    logger = options['logger']
+    number = math.ceil(options['train']['total_iter'] / logger['save_checkpoint_freq']) + 1  # and the latest
+    if logger.get('keep_checkpoints'):
+        number = min(number, logger['keep_checkpoints'] + IN_WRITING)
+    needed = number * checkpoint
+    paths = options['path']
+    if options['auto_resume'] or paths.get('resume_state'):  # what is there already is part of it
+        there = [*Path(paths['models']).glob('*.pth'), *Path(paths['training_states']).glob('*.state')]
+        needed = max(needed - sum(path.stat().st_size for path in there), checkpoint)
+    disk = next(p for p in Path(paths['experiments_root']).absolute().parents if p.is_dir())
+    free = shutil.disk_usage(disk).free
+    if free < needed:
+        raise InputError(
+            f'{disk}: {free / MIB:,.0f} MiB free, and {number} checkpoints of {checkpoint / MIB:,.0f} MiB need '
+            f'{needed / MIB:,.0f} MiB; lower logger.keep_checkpoints, raise logger.save_checkpoint_freq, or make room'
+        )
+
+
 def _check_batch(patches: int, dataset: dict[str, Any], options: dict[str, Any], world_size: int) -> None:
     """BasicSR drops an incomplete batch: with fewer patches than one batch it would train for no step at all."""
     devices = world_size if options['dist'] else max(1, options['num_gpu'])
-    batch = dataset['batch_size_per_gpu'] * devices
+    batch = dataset['batch_size_per_gpu'] * options['train']['accumulate'] * devices
     if patches < batch:
         raise InputError(
-            f'datasets.train: {patches} patches in an epoch do not fill one batch of {batch}; '
-            f'lower batch_size_per_gpu or set dataset_enlarge_ratio: {-(-batch // patches)}'
+            f'datasets.train: {patches} patches in an epoch do not fill one batch of {batch}; lower '
+            f'batch_size_per_gpu or train.accumulate, or set dataset_enlarge_ratio: {-(-batch // patches)}'
         )

@@ -7,6 +7,7 @@ import ctypes
 import datetime
 import os
 import platform
+import signal
 import subprocess
 from collections.abc import Iterator
 
@@ -19,6 +20,9 @@ from ddsa_arch.ops.errors import InputError
 M_TRIM_THRESHOLD = -1
 M_MMAP_MAX = -4
 LARGEST_INT = 2**31 - 1
+CUBLAS_VARIABLE = 'CUBLAS_WORKSPACE_CONFIG'  # without it cuBLAS refuses to be deterministic
+PR_SET_PDEATHSIG = 1  # of Linux's sys/prctl.h
+TIMEOUT = 30.0  # minutes that a process waits for the others
 
 
 def keep_freed_memory() -> bool:
@@ -45,7 +49,9 @@ def is_first_process() -> bool:
 
 
 @contextlib.contextmanager
-def process_group(launcher: str, use_gpu: bool, port: int | None = None) -> Iterator[None]:
+def process_group(
+    launcher: str, use_gpu: bool, port: int | None = None, timeout: float = TIMEOUT
+) -> Iterator[None]:
     """Join the processes of a distributed run for the time of the block: nccl on GPUs, gloo on CPUs.
 
     Stands in for BasicSR's init_dist, which divides by the number of GPUs and takes the rank for the local one.
@@ -54,6 +60,7 @@ def process_group(launcher: str, use_gpu: bool, port: int | None = None) -> Iter
         launcher: ``none``, ``pytorch`` (torchrun) or ``slurm``.
         use_gpu: one GPU for each process of a machine.
         port: of the first process, under Slurm.
+        timeout: minutes that a process waits for the others.
 
     Raises:
         InputError: the launcher's variables are not there.
@@ -73,12 +80,47 @@ def process_group(launcher: str, use_gpu: bool, port: int | None = None) -> Iter
                 'start fewer processes (--nproc_per_node) or set num_gpu: 0'
             )
         torch.cuda.set_device(local_rank)
-    timeout = datetime.timedelta(minutes=30)
-    torch.distributed.init_process_group('nccl' if use_gpu else 'gloo', timeout=timeout)
+    _end_with_parent()
+    torch.distributed.init_process_group(
+        'nccl' if use_gpu else 'gloo', timeout=datetime.timedelta(minutes=timeout)
+    )
     try:
         yield
     finally:
         torch.distributed.destroy_process_group()
+
+
+def _end_with_parent() -> None:
+    """Let Linux end this process when torchrun dies, which would otherwise leave its processes running."""
+    if platform.system() == 'Linux':
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def set_precision(tf32: bool, deterministic: bool) -> Iterator[None]:
+    """Choose how exactly CUDA computes, for the time of the block.
+
+    Args:
+        tf32: multiply float32 matrices and convolve in TF32.
+        deterministic: algorithms that give the same bits in every run; an operation that has none raises.
+    """
+    before = (
+        torch.backends.cuda.matmul.allow_tf32,
+        torch.backends.cudnn.allow_tf32,
+        torch.are_deterministic_algorithms_enabled(),
+        os.environ.get(CUBLAS_VARIABLE),
+    )
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+    torch.use_deterministic_algorithms(deterministic)
+    if deterministic:
+        os.environ[CUBLAS_VARIABLE] = ':4096:8'
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before[:2]
+        torch.use_deterministic_algorithms(before[2])
+        if before[3] is None:
+            os.environ.pop(CUBLAS_VARIABLE, None)
 
 
 def _variables_from_slurm(port: int | None) -> None:

@@ -21,7 +21,7 @@ class Key:
         default: taken where the key is absent; REQUIRED refuses the file, None leaves the option off.
         doc: one sentence.
         unit: such as ``px``.
-        choices: the values allowed, if few.
+        choices: the values allowed, if few; the words allowed, where a number may stand too.
         minimum: the smallest number allowed.
     """
 
@@ -97,13 +97,22 @@ OPTIONS: Section = {
     'name': Key(str, REQUIRED, 'Name of the experiment: its folder under experiments/ or results/.'),
     'model_type': Key(str, 'DerainModel', 'Registered model class that trains and tests the network.'),
     'scale': Key(int, 1, 'Output over input size; 1 for deraining.', choices=(1,)),
-    'num_gpu': Key((int, str), 'auto', 'GPUs of one process; 0 is the CPU, auto takes what is there.', minimum=0),
+    'num_gpu': Key(
+        (int, str), 'auto', 'GPUs of one process; 0 is the CPU, auto takes what is there.', choices=('auto',), minimum=0
+    ),
     'manual_seed': Key(int, 0, 'Seed of weights, order, patches and flips.', minimum=0),
     'channels_last': Key(bool, False, 'Keep channels next to each other in memory; faster on CPUs and tensor cores.'),
+    'tf32': Key(bool, False, 'On NVIDIA GPUs, multiply float32 matrices in TF32: faster, 10 bits of mantissa.'),
+    'deterministic': Key(bool, False, 'Algorithms that give the same bits in every run, on a GPU too; slower there.'),
     'keep_memory': Key(bool, True, 'On a CPU under Linux, let freed memory stay with the process; 1.4 times faster.'),
     'imports': Key(list, None, 'Modules of your own, imported first, which register networks or other parts.'),
     'find_unused_parameters': Key(bool, False, 'For networks that leave parameters unused, in several processes.'),
-    'dist_params': {'port': Key(int, None, 'Port of the first process under Slurm.', minimum=1)},
+    'dist_params': {
+        'port': Key(int, None, 'Port of the first process under Slurm.', minimum=1),
+        'timeout': Key(
+            float, 30.0, 'How long a process waits for the others before the run ends.', 'minutes', minimum=0.01
+        ),
+    },
     'datasets': Named(DATASET, 'Image sets: train, val, val_2, test, test_2 ...', r'(train|val|test)(_\w+)?'),
     'network_g': Part('arch', 'The network and its arguments.', required=True),
     'path': {
@@ -123,6 +132,25 @@ OPTIONS: Section = {
         'pixel_opt': Part('loss', 'Loss between output and target.'),
         'perceptual_opt': Part('loss', 'Perceptual loss of BasicSR, added to the pixel loss.'),
         'ema_decay': Key(float, 0.0, 'Decay of the averaged weights, which are then validated; 0 for none.', minimum=0),
+        'amp': Key(
+            str,
+            'off',
+            'Mixed precision; attention scores, norms and the loss stay float32.',
+            choices=('off', 'bf16', 'fp16'),
+        ),
+        'accumulate': Key(int, 1, 'Batches whose gradients make one step; each holds batch_size_per_gpu.', minimum=1),
+        'compile': Key(
+            bool, False, 'Compile the network with torch.compile: minutes at the start, then faster on GPUs.'
+        ),
+        'checkpoint_blocks': Key(
+            bool, False, 'Compute activations anew in the backward pass: less memory, a third slower.'
+        ),
+        'max_skipped': Key(
+            int,
+            20,
+            'Steps in a row that may be skipped for values that are not finite; then training stops.',
+            minimum=1,
+        ),
         'grad_clip': Key(float, None, 'Largest norm of the gradient; absent for no clipping.', minimum=0),
     },
     'val': {
@@ -135,6 +163,16 @@ OPTIONS: Section = {
     'logger': {
         'print_freq': Key(int, 100, 'Steps between two log lines.', 'iterations', minimum=1),
         'save_checkpoint_freq': Key(int, 5000, 'Steps between two saved states.', 'iterations', minimum=1),
+        'keep_checkpoints': Key(
+            int, None, 'How many of the newest states and weights stay, beside the best; absent for all.', minimum=1
+        ),
+        'progress': Key(
+            str,
+            'auto',
+            'A live bar, plain lines, or a bar where the output is a terminal.',
+            choices=('auto', 'bar', 'lines'),
+        ),
+        'strips': Key(int, 4, 'Validation images of each set that the summary shows over time.', 'images', minimum=0),
         'use_tb_logger': Key(bool, True, 'Write TensorBoard files to tb_logger/.'),
         'wandb': {
             'project': Key(str, None, 'Project on Weights & Biases; absent for none.'),

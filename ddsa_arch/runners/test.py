@@ -20,7 +20,7 @@ def test(option_file: str | Path, **flags: object) -> Path:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = pipeline.pipeline_parser('ddsa test', __doc__).parse_args(argv)
-    folder = test(args.opt, launcher=args.launcher, debug=args.debug, force_yml=args.force_yml)
+    folder = test(args.opt, launcher=args.launcher, debug=args.debug, force_yml=args.force_yml, root=args.root)
     if is_first_process():
         print(f'scores: {folder / "summary.csv"}\nimages: {folder / "visualization"}')
     return 0

@@ -1,5 +1,7 @@
 """A data set of a few rendered pairs, and option files that train on it for seconds."""
 
+import copy
+
 import pytest
 import yaml
 
@@ -36,7 +38,7 @@ def write_options(pairs, workplace):
     def write(kind, **changes):
         dataset = {'dataroot_lq': str(pairs / 'input.lmdb'), 'dataroot_gt': str(pairs / 'target.lmdb')}
         options = {'name': 'run', 'num_gpu': 0, 'manual_seed': 3, 'network_g': dict(TINY_NETWORK), 'path': {}}
-        options['val'] = {'val_freq': 4, 'save_img': False, 'metrics': METRICS}
+        options['val'] = {'val_freq': 4, 'save_img': False, 'metrics': copy.deepcopy(METRICS)}
         if kind == 'train':
             train = {'name': 'some', 'gt_size': 32, 'batch_size_per_gpu': 3, **dataset}
             options['datasets'] = {'train': train, 'val': {'name': 'held_out', **dataset}}

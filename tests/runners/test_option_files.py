@@ -39,7 +39,9 @@ def test_the_flagship_has_the_papers_recipe():
     options = load_options(FLAGSHIP, True)
     train, data = options['train'], options['datasets']['train']
     assert train['total_iter'] == 300_000
-    assert train['optim_g'] == {'type': 'AdamW', 'lr': 1e-4, 'weight_decay': 1e-4, 'betas': [0.9, 0.999]}
+    assert train['optim_g'] == {
+        'type': 'AdamW', 'lr': 1e-4, 'weight_decay': 1e-4, 'betas': [0.9, 0.999], 'fused': False
+    }  # fmt: skip
     assert train['scheduler'] == {
         'type': 'CosineAnnealingLR', 'begin': 92_000, 'end': 300_000, 'T_max': 208_000, 'eta_min': 1e-6
     }  # fmt: skip
@@ -48,6 +50,29 @@ def test_the_flagship_has_the_papers_recipe():
     assert data['use_vflip']
     assert options['network_g']['blocks'] == [2, 4, 6, 6, 8]
     assert options['network_g']['heads'] == [1, 1, 2, 4, 8]
+
+
+def test_the_presets_keep_the_papers_batch_and_change_no_more_than_memory_and_speed():
+    base = load_options(FLAGSHIP, True)
+    presets = sorted(OPTIONS.glob('train/DDSANet_Rain13K_*.yml'))
+    assert [p.stem.removeprefix('DDSANet_Rain13K_') for p in presets] == ['12GB', '24GB', '80GB', '8GB', 'cpu']
+    for path in presets:
+        options = load_options(path, True)
+        data, train = options['datasets']['train'], options['train']
+        assert data['batch_size_per_gpu'] * train['accumulate'] == 16, path  # in one process
+        for key in ('batch_size_per_gpu', 'num_worker_per_gpu', 'pin_memory'):
+            data[key] = base['datasets']['train'][key]
+        for key in ('amp', 'accumulate', 'checkpoint_blocks'):
+            train[key] = base['train'][key]
+        assert options == base | {'name': path.stem, 'num_gpu': options['num_gpu']}
+        assert len(path.read_text(encoding='utf-8').splitlines()) <= 15
+
+
+def test_the_preset_for_cpus_needs_no_gpu():
+    options = load_options(OPTIONS / 'train' / 'DDSANet_Rain13K_cpu.yml', True)
+    assert options['num_gpu'] == 0
+    assert options['train']['amp'] == 'off'
+    assert not options['datasets']['train']['pin_memory']
 
 
 def test_the_flagship_explains_every_key():
@@ -121,6 +146,23 @@ def test_an_inherited_set_or_metric_can_be_dropped():
     assert list(options['val']['metrics']) == ['psnr']
 
 
+def test_a_bare_off_is_the_word(tmp_path):
+    """YAML 1.1 reads off and no as False, on and yes as True."""
+    path = tmp_path / 'bare.yml'
+    path.write_text(f'_base_: {FLAGSHIP}\ntrain:\n  amp: off\n', encoding='utf-8')
+    assert load_options(path, True)['train']['amp'] == 'off'
+    assert load_options(path, True, ['train:amp=bf16'])['train']['amp'] == 'bf16'
+    assert load_options(path, True, ['train:amp=off'])['train']['amp'] == 'off'
+    with pytest.raises(InputError, match=r'train\.amp: True is bool, wanted str'):
+        load_options(path, True, ['train:amp=on'])
+
+
+def test_a_whole_number_in_exponent_form_serves_as_an_integer():
+    options = load_options(FLAGSHIP, True, ['train:scheduler:T_max=1e4', 'train:total_iter=2e4'])
+    assert (options['train']['scheduler']['T_max'], options['train']['total_iter']) == (10_000, 20_000)
+    assert isinstance(options['train']['scheduler']['T_max'], int)
+
+
 def test_force_yml_reads_values_as_yaml():
     options = {'train': {'total_iter': 1}}
     force(options, ['train:total_iter=5', 'train:optim_g:lr=!!float 1e-3', 'num_gpu=0', 'val:metrics=~'])
@@ -157,6 +199,49 @@ WRONG = [
     ('x: !!python/object/apply:os.system ["true"]', 'not plain YAML'),
     ('name: a\nname: b', "'name' twice"),
     ('name: [', 'not plain YAML'),
+    ('train:\n  amp: fp8', "train.amp: 'fp8', wanted 'off' or 'bf16' or 'fp16'"),
+    ('train:\n  accumulate: 0', 'train.accumulate: 0 is below 1'),
+    ('train:\n  compile: maybe', "train.compile: 'maybe' is str, wanted bool"),
+    ('train:\n  checkpoint_blocks: 1', 'train.checkpoint_blocks: 1 is int, wanted bool'),
+    ('train:\n  max_skipped: 0', 'train.max_skipped: 0 is below 1'),
+    ('train:\n  grad_clip: .nan', 'train.grad_clip: nan is no finite number'),
+    ('train:\n  total_iter: 1.5', 'train.total_iter: 1.5 is float, wanted int'),
+    ('train:\n  total_iter: true', 'train.total_iter: True is bool, wanted int'),
+    ('train:\n  pixel_opt: ~', 'train.pixel_opt is missing: Loss between output and target'),
+    ('train: ~', 'train.total_iter is missing: Steps of the optimiser'),
+    ('train:\n  optim_g: {_delete_: true, type: RMSprop, lr: 1e-3, fused: true}',
+     'unknown key train.optim_g.fused: RMSprop does not take it'),
+    ('train:\n  optim_g: {type: SGD}', 'train.optim_g.betas: SGD does not take it; `_delete_: true` in train.optim_g'),
+    ('train:\n  optim_g: {_delete_: true, type: AdamW}', 'train.optim_g.lr is missing: AdamW needs it'),
+    ('train:\n  optim_g: {lr: fast}', "train.optim_g.lr: 'fast' is str, AdamW takes float"),
+    ('train:\n  optim_g: {betas: 0.9}', 'train.optim_g.betas: 0.9 is float, AdamW takes list'),
+    ('train:\n  scheduler: {T_maks: 5}', "T_maks: CosineAnnealingLR does not take it; did you mean 'T_max'"),
+    ('train:\n  scheduler: {T_max: soon}', "train.scheduler.T_max: 'soon' is str, CosineAnnealingLR takes int"),
+    ('train:\n  scheduler: {_delete_: true, type: StepLR}', 'train.scheduler.step_size is missing: StepLR needs it'),
+    ('train:\n  scheduler: [5]', 'train.scheduler[0].type is missing'),
+    ('logger:\n  keep_checkpoints: 0', 'logger.keep_checkpoints: 0 is below 1'),
+    ('logger:\n  progress: fancy', "logger.progress: 'fancy', wanted 'auto' or 'bar' or 'lines'"),
+    ('logger:\n  strips: -1', 'logger.strips: -1 is below 0'),
+    ('dist_params:\n  timeout: -1', 'dist_params.timeout: -1.0 is below 0.01'),
+    ('tf32: 3', 'tf32: 3 is int, wanted bool'),
+    ('deterministic: often', "deterministic: 'often' is str, wanted bool"),
+    ('num_gpu: many', "num_gpu: 'many', wanted 'auto'"),
+    ('network_g: ~', 'network_g is missing: The network and its arguments'),
+    ('network_g:\n  heads: 1', 'network_g.heads: 1 is int, DDSANet takes list'),
+    ('network_g:\n  keep_ratio: high', "network_g.keep_ratio: 'high' is str, DDSANet takes float"),
+    ('datasets: ~', 'datasets.train is missing: the images to train on'),
+    ('datasets:\n  train:\n    type: [a]', "datasets.train.type: ['a'] is list, wanted str"),
+    ('datasets:\n  val: 5', 'datasets.val: 5 is no section'),
+    ('datasets:\n  train:\n    name: a/b', "datasets.train.name: 'a/b' cannot name a folder"),
+    ('name: ..', "name: '..' cannot name a folder"),
+    ('name: ""', "name: '' cannot name a folder"),
+    ('imports: [no_such_module]', 'imports: no_such_module cannot be imported: ModuleNotFoundError'),
+    ('name: {{$A:b}}', "write '{{$NAME:default}}' in quotes"),
+    ('1: 2', 'unknown key 1'),
+    ('x: !!python/name:os.system x', 'not plain YAML'),
+    ('<<: 5', 'not plain YAML'),
+    ('train: &more {steps: 5}\nval:\n  <<: *more', "unknown key train.steps"),
+    ('train:\n\tamp: bf16', 'not plain YAML'),
 ]
 
 
@@ -172,6 +257,37 @@ def test_a_wrong_option_file_is_refused_with_file_key_and_remedy(text, words, tm
     assert 'wrong.yml' in message
     assert message.count('\n') == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ['wrong.yml']
+
+
+@pytest.mark.parametrize(
+    ('text', 'words'),
+    [
+        ('', 'holds NoneType, wanted "key: value" lines'),
+        ('- name\n', 'holds list, wanted "key: value" lines'),
+        ('name: x\nnetwork_g: {type: DDSANet}\n', 'train.total_iter is missing'),
+        ('_base_: ./wrong.yml\n', '_base_ leads back to itself'),
+        ('_base_: ./none.yml\n', 'none.yml, named by _base_ in'),
+        ('_base_: 5\n', '_base_: 5, wanted a file or a list of files'),
+        ('name: \xff\n', 'not plain YAML'),
+    ],
+)
+def test_a_file_that_is_no_whole_option_file_is_refused(text, words, tmp_path, monkeypatch, capsys):
+    path = tmp_path / 'wrong.yml'
+    path.write_bytes(text.encode('latin-1'))
+    monkeypatch.chdir(tmp_path)
+    assert main(['train', '-opt', str(path)]) == 2
+    message = capsys.readouterr().err
+    assert words in message
+    assert 'wrong.yml' in message
+    assert [p.name for p in tmp_path.iterdir()] == ['wrong.yml']
+
+
+def test_a_base_file_runs_no_code_either(tmp_path):
+    (tmp_path / 'base.yml').write_text(f'x: !!python/object/apply:pathlib.Path.touch [{tmp_path}/made]\n', 'utf-8')
+    (tmp_path / 'child.yml').write_text('_base_: ./base.yml\n', 'utf-8')
+    with pytest.raises(InputError, match=r'base\.yml: not plain YAML'):
+        read_options(tmp_path / 'child.yml')
+    assert not (tmp_path / 'made').exists()
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ddsa_arch.archs.blocks.precision import full_precision
+
 
 class ChannelLayerNorm(nn.Module):
     """Layer normalisation over the C channels of each pixel, (B, C, H, W) -> (B, C, H, W).
@@ -27,7 +29,7 @@ class ChannelLayerNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.permute(0, 2, 3, 1)  # (B, H, W, C): free of copies when x is channels_last
+        x = full_precision(x.permute(0, 2, 3, 1))  # (B, H, W, C): free of copies when x is channels_last
         if self.bias is not None:
             x = F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
         else:

@@ -1,0 +1,51 @@
+"""Find the state from which a run goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from basicsr.utils.misc import check_resume
+
+from ddsa_arch.models.checkpoints import remove_parts, states_by_iteration, usable_state
+from ddsa_arch.ops.errors import InputError
+from ddsa_arch.runners.preflight import build_network
+
+
+def resume_state(options: dict[str, Any], report: Callable[[str], None]) -> dict[str, Any] | None:
+    """The state to continue from, None to begin anew. ``options['path']`` is set to it.
+
+    Stands in for BasicSR's load_resume_state, which asks CUDA for its device even on a CPU, looks for states in
+    ./experiments alone, and takes the newest one even if it is cut off.
+
+    Args:
+        options: of the run, complete.
+        report: gets a sentence for each state that cannot be used and is passed over.
+
+    Raises:
+        InputError: ``path.resume_state`` names a state that cannot be used.
+    """
+    paths = options['path']
+    models, states = paths['models'], paths['training_states']
+    if options['rank'] == 0:
+        remove_parts(models, states)
+    net = build_network(options['network_g'], 'meta')
+    for path in states_by_iteration(states).values() if options['auto_resume'] else ():
+        try:
+            return _take(path, usable_state(path, models, net), options)
+        except InputError as error:
+            report(f'passed over a training state: {error}')
+    path = paths.get('resume_state')
+    if not path:
+        return None
+    try:
+        return _take(Path(path), usable_state(path, models, net), options)
+    except InputError as error:
+        raise InputError(f'path.resume_state: {error}; name another, or drop it to begin anew') from error
+
+
+def _take(path: Path, state: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    options['path']['resume_state'] = str(path)
+    check_resume(options, state['iter'])
+    return state
