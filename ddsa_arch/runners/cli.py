@@ -12,7 +12,8 @@ VERBS = {
     'train': 'train a network',
     'test': 'score a network on image sets',
     'derain': 'remove the rain from your own photos',
-    'data': 'make LMDBs of image pairs',
+    'data': 'image sets: download, prepare, verify, audit, render rain',
+    'summary': 'curves and pictures of a training so far',
     'options': 'show an option file resolved, or all keys',
     'doctor': 'versions, devices, repairs, and what is registered',
 }

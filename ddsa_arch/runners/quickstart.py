@@ -33,6 +33,8 @@ from ddsa_arch.runners.derain import derain_files
 from ddsa_arch.runners.option_files import load_options
 from ddsa_arch.runners.preflight import build_network
 from ddsa_arch.runners.process import keep_freed_memory
+from ddsa_arch.runners.summary import FOLDER as SUMMARY
+from ddsa_arch.runners.train import train
 
 OPTIONS = Path(__file__).resolve().parents[2] / 'options'
 TRAIN_OPTIONS = OPTIONS / 'train' / 'quickstart.yml'
@@ -52,6 +54,7 @@ class Report:
     picture: Path
     scores: Path
     weights: Path
+    summary: Path
     rows: list[tuple[str, float, float, float, float]]
 
 
@@ -93,9 +96,8 @@ def quickstart(
     steps = _steps_for(minutes, common)
     say(f'training for {steps} steps, about {minutes:g} minutes on the {"GPU" if gpus else "CPU"}')
     held = round(steps * CONSTANT_SHARE)
-    experiment = pipeline.run(
+    experiment = train(
         TRAIN_OPTIONS,
-        True,
         root=out,
         force_yml=[
             *common,
@@ -133,7 +135,7 @@ def quickstart(
     ]
     columns = ('photo', 'rainy_psnr', 'rainy_ssim', 'derained_psnr', 'derained_ssim')
     write_csv(out / 'scores.csv', [dict(zip(columns, row, strict=True)) for row in rows], columns)
-    return Report(out, picture, out / 'scores.csv', weights, rows)
+    return Report(out, picture, out / 'scores.csv', weights, experiment / SUMMARY, rows)
 
 
 class _Steps:
@@ -176,8 +178,9 @@ def _steps_for(minutes: float, overrides: Sequence[str]) -> int:
         keep_freed_memory()
     device = 'cuda' if options['num_gpu'] else 'cpu'
     net = build_network(options['network_g']).to(device, memory_format=torch.channels_last)
-    train = options['datasets']['train']
-    batch = torch.rand(train['batch_size_per_gpu'], 3, train['gt_size'], train['gt_size'], device=device)
+    patches = options['datasets']['train']
+    size = patches['gt_size']
+    batch = torch.rand(patches['batch_size_per_gpu'], 3, size, size, device=device)
     batch = batch.to(memory_format=torch.channels_last)
     times = []
     for _ in range(TRIAL_STEPS):
@@ -216,7 +219,7 @@ def main(argv: Sequence[str] | None = None) -> int:
              [*report.rows, means]]  # fmt: skip
     header = ('photo', 'rainy PSNR', 'rainy SSIM', 'derained PSNR', 'derained SSIM')
     print(f'\n{markdown_table(table, header)}\n')
-    print(f'picture: {report.picture}\nscores:  {report.scores}\nweights: {report.weights}')
+    print(f'picture: {report.picture}\nscores:  {report.scores}\nweights: {report.weights}\ncurves:  {report.summary}')
     return 0
 
 

@@ -1,7 +1,8 @@
-"""The course of a training in pictures: curves, and validation images over time."""
+"""``ddsa summary``: the course of a training in pictures: curves, and validation images over time."""
 
 from __future__ import annotations
 
+import argparse
 import math
 import shutil
 from collections.abc import Sequence
@@ -138,3 +139,13 @@ def _score_text(psnr: dict[str, Any] | None, image: np.ndarray, target: np.ndarr
         return f': {calculate_metric({"img": image, "img2": target}, psnr):.2f} dB'
     except InputError:  # the image is too small for the crop
         return ''
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog='ddsa summary', description=__doc__)
+    parser.add_argument('experiment', metavar='DIR', help='experiments/NAME of a training, done or not')
+    experiment = Path(parser.parse_args(argv).experiment)
+    if not (experiment / RESOLVED_NAME).is_file():
+        raise InputError(f'{experiment}: no {RESOLVED_NAME} there; name the folder of a training, experiments/NAME')
+    print(f'summary: {summarise(experiment)}')
+    return 0

@@ -126,3 +126,21 @@ def test_a_strip_shows_few_iterations_and_copes_without_a_target(tmp_path):
 )
 def test_iterations_are_chosen_evenly(count, chosen):
     assert evenly(range(count), 5) == chosen
+
+
+def test_the_command_draws_what_a_training_has_left_so_far(write_options, workplace, capsys):
+    folder = train(write_options('train'))
+    expected = {p.name: p.read_bytes() for p in (folder / 'summary').glob('*.png')}
+    for path in (folder / 'summary').glob('*.png'):
+        path.unlink()
+    assert main(['summary', str(folder)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f'summary: {folder / "summary"}'
+    assert {p.name: p.read_bytes() for p in (folder / 'summary').glob('*.png')} == expected
+
+
+def test_a_folder_that_is_no_training_is_named(workplace, capsys):
+    (workplace / 'empty').mkdir()
+    assert main(['summary', 'empty']) == 2
+    expected = 'error: empty: no options.yml there; name the folder of a training, experiments/NAME\n'
+    assert capsys.readouterr().err == expected
+    assert list((workplace / 'empty').iterdir()) == []
