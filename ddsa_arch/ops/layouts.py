@@ -17,8 +17,8 @@ from ddsa_arch.ops.archives import open_archive
 from ddsa_arch.ops.benchmarks import BENCHMARKS, Benchmark
 from ddsa_arch.ops.errors import InputError
 from ddsa_arch.ops.images import ImageFile, ZippedImage, files_in
+from ddsa_arch.ops.pairing import SIDES
 
-SIDES = ('input', 'target')
 DEEPEST = 5  # folders below the root that are searched
 LAYOUTS = 'train/Rain13K, train, Rain13K/train, test/SET or SET, each with input and target in it'
 

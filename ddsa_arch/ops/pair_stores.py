@@ -15,14 +15,13 @@ import lmdb
 from ddsa_arch.ops.errors import InputError
 from ddsa_arch.ops.images import ImageFile, byte_size, decode_image
 from ddsa_arch.ops.lmdb_store import PAGE, PART_SUFFIX, Entry, StoreWriter
-from ddsa_arch.ops.pairing import Pairs
+from ddsa_arch.ops.pairing import SIDES, Pairs
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None
 
-SIDES = ('input', 'target')
 SKIP_REMEDY = 'Mend these, or leave them out with --skip-bad'
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from ddsa_arch.ops.errors import InputError
 from ddsa_arch.ops.images import IMAGE_SUFFIXES, ImageFile, sort_files
 
+SIDES = ('input', 'target')  # of a pair: rainy and clean
 LONGEST_KEY = 500  # bytes; LMDB's limit is 511
 
 
@@ -81,6 +83,23 @@ def pair_files(
             continue
         pairs.inputs[stem], pairs.targets[stem] = rainy[stem], clean[stem]
     return pairs
+
+
+def find_sides(place: str | Path, role: str) -> tuple[Path, Path]:
+    """Where the two sides of a set lie: ``input.lmdb`` and ``target.lmdb``, or the folders ``input`` and ``target``.
+
+    Args:
+        place: folder of the set; stores go before folders.
+        role: what it is to the user, for the message.
+
+    Raises:
+        InputError: neither is there.
+    """
+    for suffix in ('.lmdb', ''):
+        rainy, clean = (Path(place) / f'{side}{suffix}' for side in SIDES)
+        if rainy.is_dir() and clean.is_dir():
+            return rainy, clean
+    raise InputError(f'{role}: no set in {place}; wanted input.lmdb and target.lmdb there, or folders input and target')
 
 
 def _lonely(side: dict[str, ImageFile], other: dict[str, ImageFile], name: str, other_name: str) -> list[str]:

@@ -24,9 +24,9 @@ from ddsa_arch.ops.errors import InputError
 from ddsa_arch.ops.images import decode_image, natural_key, some
 from ddsa_arch.ops.key_lists import COMMENT
 from ddsa_arch.ops.near_duplicates import THUMBNAIL, find_copies, group_copies, is_flat, thumbnail
+from ddsa_arch.ops.pairing import SIDES, find_sides
 from ddsa_arch.ops.tables import markdown_table
 
-SIDES = ('input', 'target')
 TRAIN, TEST = 'train', 'test'
 DIGEST_BYTES = 16  # of BLAKE2b; enough that no two different images meet
 HEADER = ('set', 'for', 'images', *KINDS)
@@ -123,14 +123,7 @@ def _open_sets(train: Sequence[str | Path], tests: Sequence[str | Path]) -> list
     sets = []
     for path, role in given:
         sources = {}
-        for side in SIDES:
-            choices = [path / f'{side}.lmdb', path / side]
-            root = next((choice for choice in choices if choice.is_dir()), None)
-            if root is None:
-                raise InputError(
-                    f'--{role} {path}: holds neither {side}.lmdb nor a folder {side}; '
-                    'name a folder with input.lmdb and target.lmdb, or with folders input and target'
-                )
+        for side, root in zip(SIDES, find_sides(path, f'--{role}'), strict=True):
             sources[side] = ImageSource(str(root), f'--{role}')
             if sources[side].is_store:
                 lmdb_store.stored_keys(root)  # without its database it is wrong input, not thousands of findings

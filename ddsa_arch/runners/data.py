@@ -15,8 +15,8 @@ from tqdm import tqdm
 from ddsa_arch.ops.errors import InputError
 from ddsa_arch.ops.images import files_in, images_by_stem
 from ddsa_arch.ops.lmdb_store import is_store, read_entries
-from ddsa_arch.ops.pair_stores import SIDES, write_pair_stores
-from ddsa_arch.ops.pairing import pair_files
+from ddsa_arch.ops.pair_stores import write_pair_stores
+from ddsa_arch.ops.pairing import SIDES, pair_files
 from ddsa_arch.ops.rain import PRESETS, rain_style
 from ddsa_arch.ops.store_check import pair_problems, store_problems
 from ddsa_arch.ops.synthesis import render_pairs

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from ddsa_arch.data.paired_rain_dataset import PairedRainDataset
 from ddsa_arch.ops.errors import InputError
-from ddsa_arch.ops.pair_stores import SIDES
+from ddsa_arch.ops.pairing import find_sides
 from ddsa_arch.ops.tables import markdown_table
 
 ROUNDS = 3  # the sets take turns, so that a busy moment of the machine meets all of them
@@ -49,12 +49,8 @@ def reading_speeds(
 
 
 def _dataset(place: Path, crop: int) -> PairedRainDataset:
-    for suffix in ('.lmdb', ''):
-        roots = [place / f'{side}{suffix}' for side in SIDES]
-        if all(root.is_dir() for root in roots):
-            options = {'phase': 'train', 'gt_size': crop, 'dataroot_lq': str(roots[0]), 'dataroot_gt': str(roots[1])}
-            return PairedRainDataset(options)
-    raise InputError(f'{place}: no set here; wanted input.lmdb and target.lmdb, or folders input and target')
+    rainy, clean = find_sides(place, 'SET')
+    return PairedRainDataset({'phase': 'train', 'gt_size': crop, 'dataroot_lq': str(rainy), 'dataroot_gt': str(clean)})
 
 
 def _time(dataset: Dataset, workers: int, pairs: int) -> float:

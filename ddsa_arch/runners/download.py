@@ -23,6 +23,7 @@ from ddsa_arch.ops.archives import broken_entries, open_archive
 from ddsa_arch.ops.benchmarks import TEST_SETS, TRAIN_SET, Benchmark
 from ddsa_arch.ops.errors import InputError, did_you_mean
 from ddsa_arch.ops.images import IMAGE_SUFFIXES, some
+from ddsa_arch.ops.pairing import SIDES
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,6 @@ ARCHIVES = {
 }
 LINK = 'https://drive.google.com/uc?id={}'  # of the file
 PAGE = 'https://drive.google.com/file/d/{}/view'  # for a browser
-SIDES = ('input', 'target')
 OLDEST_GDOWN = '6.4'  # the first that has a timeout and refuses an error page
 TIMEOUT = 60  # seconds without a byte
 UNCHECKED = '.unchecked'  # added to the name until the file is whole and checked; gdown adds XXXXXXXX.part to that

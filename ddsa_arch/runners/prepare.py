@@ -16,8 +16,8 @@ from ddsa_arch.ops.benchmarks import BENCHMARKS
 from ddsa_arch.ops.errors import InputError, did_you_mean
 from ddsa_arch.ops.layouts import FoundSet, find_sets
 from ddsa_arch.ops.lmdb_store import read_entries, value_sizes
-from ddsa_arch.ops.pair_stores import SIDES, pair_is_usable, write_pair_stores
-from ddsa_arch.ops.pairing import Pairs, pair_files
+from ddsa_arch.ops.pair_stores import pair_is_usable, write_pair_stores
+from ddsa_arch.ops.pairing import SIDES, Pairs, pair_files
 from ddsa_arch.ops.store_check import pair_problems, source_problems, store_problems
 from ddsa_arch.ops.tables import markdown_table, write_csv
 

@@ -251,8 +251,8 @@ def test_command_prints_a_table_and_where_the_files_are(sets, capsys):
     ('train', 'tests', 'message'),
     [
         ([], [], 'no set to audit; give --train SET'),
-        (['absent'], [], '--train absent: holds neither input.lmdb nor a folder input; name a folder with'),
-        (['train'], ['train/input'], '--test train/input: holds neither input.lmdb nor'),
+        (['absent'], [], '--train: no set in absent; wanted input.lmdb and target.lmdb there, or'),
+        (['train'], ['train/input'], '--test: no set in train/input; wanted input.lmdb and'),
         (['train'], ['train/../train'], 'train: given twice; name each set once'),
         (['train'], ['empty'], '--test: no image in empty'),
     ],

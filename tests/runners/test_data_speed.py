@@ -38,7 +38,7 @@ def test_table_has_ratios_to_the_first_set(places, capsys):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (['absent'], 'absent: no set here; wanted input.lmdb and target.lmdb, or folders input and target'),
+        (['absent'], 'SET: no set in absent; wanted input.lmdb and target.lmdb there, or folders input and target'),
         (['absent', '--workers', '-1'], '--workers -1 --crop 128 --pairs 400: wanted at least 0, 1 and 1'),
     ],
 )
@@ -49,5 +49,5 @@ def test_wrong_input_is_one_message(arguments, message, capsys):
 
 def test_reading_refuses_a_set_of_one_side(tmp_path):
     (tmp_path / 'input').mkdir()
-    with pytest.raises(InputError, match='no set here'):
+    with pytest.raises(InputError, match='SET: no set in '):
         reading_speeds([tmp_path], [0])
