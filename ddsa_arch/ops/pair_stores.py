@@ -22,6 +22,7 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
+FULL = 1 << 20  # bytes free on a disk that has none to spare
 SKIP_REMEDY = 'Mend these, or leave them out with --skip-bad'
 
 
@@ -59,10 +60,12 @@ def write_pair_stores(
         with _only_writer(out):
             left_out = _write(pairs, finals, progress, skip_bad, surplus)
     except (OSError, lmdb.Error) as error:
+        # LMDB calls a full disk an input/output error
+        full = ', the disk is full' if out.is_dir() and shutil.disk_usage(out).free < FULL else ''
         parts = ' and '.join(_part(final).name for final in finals)
         raise InputError(
-            f'{out}: cannot be written ({error}); mend that and run the command again, which goes on where it stopped, '
-            f'or delete {parts} there, or give another --out'
+            f'{out}: cannot be written ({error}{full}); mend that and run the command again, which goes on where it '
+            f'stopped, or delete {parts} there, or give another --out'
         ) from error
     finally:
         for folder in missing:

@@ -28,10 +28,10 @@ COLUMNS = ('set', 'source', 'pairs', 'expected', 'sizes', 'MiB', 'seconds', 'res
 
 @dataclass
 class Prepared:
-    """What became of one set: a row of the table, and what was left out or passed over."""
+    """What became of one set: a row of the table, and a sentence for each thing that was left out."""
 
     row: dict[str, object]
-    notes: list[str]
+    left_out: list[str]
 
 
 def prepare(
@@ -76,7 +76,7 @@ def prepare(
         report(f'{name}: {source.place}')
         bar = partial(tqdm, unit='pair', desc=name, disable=None if progress else True)
         try:
-            made.append(_prepare_set(source, Path(out) / name, skip_bad, any_count, bar))
+            made.append(_prepare_set(source, Path(out) / name, skip_bad, any_count, report, bar))
         except InputError as error:
             problems.append(f'{name}: {error}')
             made.append(Prepared(_row(source, {'result': 'not made'}), []))
@@ -84,8 +84,8 @@ def prepare(
         write_csv(Path(out) / TABLE_NAME, [prepared.row for prepared in made], COLUMNS)
     report(markdown_table([[prepared.row[c] for c in COLUMNS] for prepared in made], COLUMNS))
     for prepared in made:
-        for note in prepared.notes:
-            report(f'{prepared.row["set"]}: {note}')
+        for problem in prepared.left_out:
+            report(f'{prepared.row["set"]}: left out: {problem}')
     if problems:
         raise InputError('\n'.join(problems))
     return made
@@ -96,13 +96,16 @@ def _prepare_set(
     out: Path,
     skip_bad: bool,
     any_count: bool,
+    report: Callable[[str], None],
     bar: Callable[[Iterable], Iterable],
 ) -> Prepared:
     benchmark = source.benchmark
     start = time.perf_counter()
     pairs = pair_files(*source.files, *source.sides, benchmark.strays)
     surplus = len(pairs.inputs) - benchmark.pairs
-    notes = [f'passed over {file}' for file in pairs.passed_over]
+    left_out: list[str] = []
+    for file in pairs.passed_over:
+        report(f'passed over {file}')
     stores = [out / f'{side}.lmdb' for side in SIDES]
     if all(store.is_dir() for store in stores):
         _verify_set(pairs, stores, bar)
@@ -115,7 +118,6 @@ def _prepare_set(
                 'again, or take it as it is with --any-count'
             )
         _, left_out = write_pair_stores(pairs, out, bar, skip_bad, min(max(surplus, 0), benchmark.surplus))
-        notes += [f'left out: {problem}' for problem in left_out]
         result = 'made'
     sizes = [entry.shape[1::-1] for entry in read_entries(stores[0]).values()]
     smallest, largest = (' x '.join(map(str, pick(sizes, key=lambda s: s[0] * s[1]))) for pick in (min, max))
@@ -129,7 +131,7 @@ def _prepare_set(
         'seconds': f'{time.perf_counter() - start:.1f}',
         'result': result,
     }
-    return Prepared(_row(source, measured), notes)
+    return Prepared(_row(source, measured), left_out)
 
 
 def _row(source: FoundSet, more: Mapping[str, object]) -> dict[str, object]:

@@ -368,3 +368,16 @@ def test_full_disk_is_told_and_the_next_call_goes_on(many, tmp_path):
     assert 'mend that and run the command again, which goes on where it stopped' in message
     store, _ = write_stores(*large, out)
     assert content(store) == {stem.encode(): path.read_bytes() for stem, path in large[0].items()}
+
+
+def test_error_on_a_full_disk_says_so(many, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    free = iter([usage.free, 0])
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage._replace(free=next(free)))
+
+    def fail(writer, entry, data):
+        raise lmdb.DiskError('mdb_txn_commit: Input/output error')
+
+    monkeypatch.setattr(lmdb_store.StoreWriter, 'put', fail)
+    with pytest.raises(InputError, match=r'cannot be written \(.*Input/output error, the disk is full\); mend that'):
+        write_stores(*many, tmp_path / 'out')

@@ -162,8 +162,10 @@ def test_all_that_is_wrong_in_all_sets_is_named_and_the_others_are_made(tmp_path
         (bad / side / 'Thumbs.db').write_bytes(b'x')
     make_set(tmp_path / 'down' / 'Rain100L')
     make_set(tmp_path / 'down' / 'Rain100H', count=4)
-    code, _, err = run(capsys, '--root', tmp_path / 'down', '--out', tmp_path / 'out')
+    code, printed, err = run(capsys, '--root', tmp_path / 'down', '--out', tmp_path / 'out')
     assert code == 2
+    for side in ('input', 'target'):
+        assert f'passed over {bad / side / "Thumbs.db"}\n' in printed
     lines = [line.split(';')[0] for line in err.splitlines()]
     assert lines == [
         'error: Test100: 6 problems:',
@@ -204,7 +206,7 @@ def test_known_faults_of_the_releases_are_left_out_and_told(tmp_path, capsys):
     code, printed, err = run(capsys, '--root', tmp_path, '--out', tmp_path / 'out')
     assert (code, err) == (0, '')
     assert 'Rain13K: left out: 7 ä: input and target have unequal sizes' in printed
-    assert f'Test2800: passed over {stray / "input" / "926_10(1).jpg"}' in printed
+    assert f'passed over {stray / "input" / "926_10(1).jpg"}\n' in printed
     assert [(row['pairs'], row['result']) for row in table(tmp_path / 'out')] == [('6', 'made'), ('6', 'made')]
 
 
