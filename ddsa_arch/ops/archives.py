@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import lzma
 import re
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ddsa_arch.ops.errors import InputError
-from ddsa_arch.ops.images import some
+from ddsa_arch.ops.images import DAMAGED_ENTRY, some
 
 ENCRYPTED = 0x1  # bit of an entry's flags
 BLOCK = 1 << 20  # bytes read at once
@@ -66,7 +64,7 @@ def broken_entries(archive: zipfile.ZipFile, progress: Callable[[Iterable], Iter
             with archive.open(info) as entry:
                 while entry.read(BLOCK):  # the CRC is compared at the end
                     pass
-        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, NotImplementedError, ValueError):
+        except DAMAGED_ENTRY:
             broken.append(info.filename)
     return broken
 

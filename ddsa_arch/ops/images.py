@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 import re
 import zipfile
@@ -19,6 +20,8 @@ from ddsa_arch.ops.errors import InputError
 
 IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 LISTED_AT_MOST = 5  # names in one message
+# what zipfile raises for an entry that is damaged, encrypted or packed in a way that it does not know
+DAMAGED_ENTRY = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, ValueError)
 LARGEST_FILE = 1 << 30  # bytes; an archive may claim more than memory holds
 
 
@@ -149,7 +152,7 @@ class ZippedImage:
             raise InputError(f'{self}: {self.info.file_size} bytes are no image; remove it from the archive')
         try:
             return self.archive.read(self.info)
-        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+        except DAMAGED_ENTRY as error:
             raise InputError(f'{self}: damaged ({error}); download the archive again') from error
 
 

@@ -134,3 +134,17 @@ def test_damaged_entry_is_named_when_it_is_read(tmp_path):
     found, _ = find_sets(path)
     with pytest.raises(InputError, match=r'a\.zip, Test100/input/1\.png: damaged \(Bad CRC-32.*download the archive'):
         found['Test100'].files[0][0].read_bytes()
+
+
+@pytest.mark.parametrize('method', [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damage_is_named_however_an_entry_is_packed(method, tmp_path):
+    path = tmp_path / 'a.zip'
+    noise = np.random.default_rng(0).bytes(5000)
+    with zipfile.ZipFile(path, 'w', method) as archive:
+        for side in ('input', 'target'):
+            archive.writestr(f'Test100/{side}/1.png', noise)
+    data = bytearray(path.read_bytes())
+    data[1000:1400] = bytes(400)
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r'Test100/input/1\.png: damaged \(.*download the archive again'):
+        find_sets(path)[0]['Test100'].files[0][0].read_bytes()
