@@ -18,7 +18,7 @@ class PairedRainDataset(SeededPatches):
 
     ``lq`` and ``gt`` are float32 ``(3, H, W)``, RGB, [0, 1]; ``lq_path`` and ``gt_path`` the files or LMDB keys.
     In training, a random window of ``gt_size`` (extended by reflection where the image is smaller) and random
-    flips, the same for both; elsewhere the whole image.
+    flips or turns, the same for both; elsewhere the whole image.
 
     What is drawn for a sample depends on the seed and on the sample's place in the run (see KeyedSampler), never on
     the worker that loads it. A plain index, as BasicSR's own sampler gives it, draws from Python's global generator,
@@ -28,8 +28,9 @@ class PairedRainDataset(SeededPatches):
         dataroot_lq: rainy images: a folder (suffixes may differ between the sides) or an ``X.lmdb``.
         dataroot_gt: clean images, likewise. May be absent outside training: items then hold no ``gt``.
         gt_size: side of a training patch in pixels.
-        use_hflip: random horizontal flips in training.
-        use_vflip: random vertical flips in training.
+        augment: how patches are flipped and turned in training, see ``ops.patches.augment``.
+        use_hflip: random horizontal flips in training, with ``augment: flips``.
+        use_vflip: random vertical flips in training, likewise.
         cache_images: keep decoded images in memory, for sets that fit; each loading process keeps its own.
         exclude_keys: a text file of images to leave out, one stem a line; what is wrong with them does not count.
         seed: of the augmentation; the option loader sets it to ``manual_seed``.

@@ -16,15 +16,15 @@ from ddsa_arch.data.image_source import ImageSource
 from ddsa_arch.ops.errors import InputError, did_you_mean
 from ddsa_arch.ops.images import some
 from ddsa_arch.ops.key_lists import read_keys
-from ddsa_arch.ops.patches import random_crop, random_flips
+from ddsa_arch.ops.patches import augment, random_crop
 from ddsa_arch.ops.seeds import sample_rng
 
 
 class SeededPatches(Dataset, abc.ABC):
     """Base of the data sets: subclasses set ``stems`` and give an item by place and index.
 
-    Options: ``phase``, ``gt_size``, ``use_hflip``, ``use_vflip``, ``cache_images``, ``exclude_keys``, ``seed``; see
-    PairedRainDataset.
+    Options: ``phase``, ``gt_size``, ``augment``, ``use_hflip``, ``use_vflip``, ``cache_images``, ``exclude_keys``,
+    ``seed``; see PairedRainDataset.
 
     Raises:
         InputError: no patch size in training.
@@ -96,6 +96,7 @@ class SeededPatches(Dataset, abc.ABC):
         return sample_rng(self.seed, place) if place > 0 else np.random.default_rng(random.getrandbits(32))
 
     def patches(self, images: Sequence[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
-        """The same random window and flips for all images of a sample."""
+        """The same random window, flips and turns for all images of a sample."""
         cut = random_crop(images, self.size, rng)
-        return random_flips(cut, rng, self.opt.get('use_hflip', True), self.opt.get('use_vflip', True))
+        flips = self.opt.get('use_hflip', True), self.opt.get('use_vflip', True)
+        return augment(cut, rng, self.opt.get('augment', 'flips'), *flips)

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from basicsr.losses import build_loss
 from basicsr.metrics import calculate_metric
 from basicsr.models.sr_model import SRModel
-from basicsr.utils import get_root_logger, tensor2img
+from basicsr.utils import get_root_logger
 from basicsr.utils.dist_util import master_only
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
@@ -27,8 +28,10 @@ from ddsa_arch.archs.weights import load_weights
 from ddsa_arch.models.checkpoints import STATE_SUFFIX, prune, save_whole
 from ddsa_arch.models.gathering import gather, interleave, shared_loader
 from ddsa_arch.models.kept_images import KeptImage
+from ddsa_arch.models.objectives import Objectives
 from ddsa_arch.models.optimisation import build_optimiser, build_schedulers
-from ddsa_arch.models.restore import final_output, restore
+from ddsa_arch.models.progressive import ProgressivePatches
+from ddsa_arch.models.restore import Recipe, restore, to_uint8
 from ddsa_arch.models.results import ResultFiles
 from ddsa_arch.models.training_step import TrainingStep, checkpoint_blocks
 from ddsa_arch.ops.errors import InputError
@@ -52,6 +55,7 @@ class DerainModel(SRModel):
     def __init__(self, opt: dict[str, Any]) -> None:
         layout = torch.channels_last if opt.get('channels_last') else torch.contiguous_format
         self.memory_format = layout
+        self.recipe = Recipe(**(opt['val'].get('restore') or {}))
         super().__init__(opt)
         folder = opt['path']['experiments_root'] if self.is_train else opt['path']['results_root']
         self.results = ResultFiles(Path(folder) / 'validation' if self.is_train else folder)
@@ -90,6 +94,12 @@ class DerainModel(SRModel):
         super().init_training_settings()
         options, seed = self.opt['train'], self.opt['manual_seed'] or 0
         self.step = TrainingStep(self.net_g, self.optimizer_g, options, self.device, seed, self.opt['rank'])
+        further = {name: build_loss(o).to(self.device) for name, o in (options.get('losses') or {}).items()}
+        self.objectives = Objectives(self.cri_pix, self.cri_perceptual, further)
+        self.progressive = None
+        if options.get('progressive'):
+            drawn_from = {'seed': seed, 'rank': self.opt['rank']}
+            self.progressive = ProgressivePatches(**options['progressive'], **drawn_from, parts=self.step.parts)
         self.skipped = self.skipped_in_a_row = 0
         if self.ema_decay > 0:
             self.net_g_ema.to(memory_format=self.memory_format)
@@ -114,7 +124,9 @@ class DerainModel(SRModel):
         self.gt = place(data['gt']) if 'gt' in data else None
 
     def optimize_parameters(self, current_iter: int) -> None:
-        result = self.step.run(current_iter, self.lq, self.gt, self._losses)
+        if self.progressive:
+            self.lq, self.gt = self.progressive.cut(current_iter, self.lq, self.gt)
+        result = self.step.run(current_iter, self.lq, self.gt, self.objectives)
         self.output, self.losses = result.output, result.losses
         if not result.taken:
             self._skip(current_iter)
@@ -122,17 +134,6 @@ class DerainModel(SRModel):
         self.skipped_in_a_row = 0
         if self.ema_decay > 0:
             self.model_ema(decay=self.ema_decay)
-
-    def _losses(self, outputs: Tensor | list[Tensor], target: Tensor) -> OrderedDict[str, Tensor]:
-        losses = OrderedDict()
-        if self.cri_pix:
-            losses['l_pix'] = self.cri_pix(outputs, target)
-        if self.cri_perceptual:
-            perceptual = self.cri_perceptual(final_output(outputs), target)
-            for name, loss in zip(('l_percep', 'l_style'), perceptual, strict=True):
-                if loss is not None:
-                    losses[name] = loss
-        return losses
 
     def _skip(self, current_iter: int) -> None:
         """Tell of a step that was not taken; stop when there are too many in a row."""
@@ -173,7 +174,7 @@ class DerainModel(SRModel):
     # --- validation ------------------------------------------------------------------------------------------
 
     def test(self) -> None:
-        self.output = restore(self.best_network, self.lq)
+        self.output = restore(self.best_network, self.lq, self.recipe)
 
     def dist_validation(
         self, dataloader: DataLoader, current_iter: int | str, tb_logger: Any, save_img: bool
@@ -217,9 +218,9 @@ class DerainModel(SRModel):
         start = time.perf_counter()
         self.feed_data(data)
         self.test()
-        derained = tensor2img(self.output.cpu())  # clamped, rounded; waits for the device
+        derained = to_uint8(self.output, self.recipe.rounding)  # waits for the device
         row = {'image': Path(data['lq_path'][0]).stem, 'seconds': round(time.perf_counter() - start, 4), 'note': ''}
-        target = None if self.gt is None else tensor2img(self.gt.cpu())
+        target = None if self.gt is None else to_uint8(self.gt)
         kept.write(derained, self.lq, target)
         for metric, options in metrics.items():
             row[metric], note = self._score(derained, target, options)

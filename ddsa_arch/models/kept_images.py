@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from basicsr.utils import tensor2img
 from torch import Tensor
 
+from ddsa_arch.models.restore import to_uint8
 from ddsa_arch.ops.images import write_image
 
 STRIPS = Path('validation', 'strips')  # in an experiment's folder: <set>/<stem>_<iteration>.png
@@ -60,7 +60,7 @@ class KeptImage:
             stem = self.strip.stem.rsplit('_', 1)[0]
             beside = {label: self.strip.with_name(f'{stem}_{label}.png') for label in (RAINY, TARGET)}
             if not beside[RAINY].exists():
-                write_image(beside[RAINY], tensor2img(rainy.cpu()))
+                write_image(beside[RAINY], to_uint8(rainy))
             if target is not None and not beside[TARGET].exists():
                 write_image(beside[TARGET], target)
 

@@ -1,13 +1,51 @@
-"""Run a restoration network on images of any size."""
+"""Run a restoration network on images of any size, by the recipe that a test file names."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ddsa_arch.ops.padding import crop_to, pad_to_multiple
+from ddsa_arch.ops.errors import InputError
+from ddsa_arch.ops.padding import crop_to, pad_square, pad_to, pad_to_multiple
+from ddsa_arch.ops.tiling import process_tiles
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How an image goes through a network and becomes 8 bits again: the section ``val.restore``.
+
+    The defaults are the plain way. The published test scripts of some networks differ, and so do their scores.
+
+    Args:
+        size_multiple: of H and W that the network takes; absent, what the network says of itself.
+        pad: ``reflect`` extends the bottom and the right by reflection; ``square`` puts the image into the middle of a
+            black square (Uformer).
+        tile_size: side of the tiles in pixels; absent, the whole image, unless the network takes one size alone.
+        tile_overlap: pixels that neighbouring tiles share.
+        tile_weight: how tiles are averaged where they overlap, see ``ops.tiling.tile_weight``; IDT has ``centre``.
+        batch_statistics: batch norm takes the statistics of the image itself (UMRL, DID-MDN).
+        cycle_spin: pixels between the cyclic shifts over whose outputs the mean is taken (UMRL: 50); absent, none.
+        output_range: ``clamp`` to [0, 1], or ``stretch`` each image from its smallest to its largest value (UMRL).
+        rounding: to 8 bits: ``round``, or ``truncate`` as several scripts do.
+    """
+
+    size_multiple: int | None = None
+    pad: str = 'reflect'
+    tile_size: int | None = None
+    tile_overlap: int = 20
+    tile_weight: str = 'uniform'
+    batch_statistics: bool = False
+    cycle_spin: int | None = None
+    output_range: str = 'clamp'
+    rounding: str = 'round'
+
+
+PLAIN = Recipe()
 
 
 def final_output(outputs: Tensor | Sequence[Tensor]) -> Tensor:
@@ -16,17 +54,101 @@ def final_output(outputs: Tensor | Sequence[Tensor]) -> Tensor:
 
 
 @torch.inference_mode()
-def restore(net: nn.Module, rain: Tensor) -> Tensor:
-    """The derained image, not clamped. The one place where images are padded for a network.
+def restore(net: nn.Module, rain: Tensor, recipe: Recipe = PLAIN) -> Tensor:
+    """The derained image. The one place where images are padded, tiled or shifted for a network.
 
     Args:
-        net: takes H and W that are multiples of its ``size_multiple`` (1 if it has none). Its mode is kept.
+        net: takes H and W that are multiples of its ``size_multiple`` (1 if it has none), or ``fixed_size`` alone.
+            Its mode is kept.
         rain: ``(B, 3, H, W)`` in [0, 1], H and W from 1 up.
+        recipe: how.
+
+    Returns:
+        ``(B, 3, H, W)``, not clamped; in [0, 1] where the recipe stretches.
+
+    Raises:
+        InputError: tiles of a size that the network does not take.
     """
     training = net.training
     net.eval()
     try:
-        padded = pad_to_multiple(rain, getattr(net, 'size_multiple', 1))
-        return crop_to(final_output(net(padded)), *rain.shape[-2:])
+        with _batch_statistics(net) if recipe.batch_statistics else contextlib.nullcontext():
+            if recipe.batch_statistics:  # of one image, whoever stands beside it
+                return torch.cat([_shifted(net, image[None], recipe) for image in rain])
+            return _shifted(net, rain, recipe)
     finally:
         net.train(training)
+
+
+def _shifted(net: nn.Module, rain: Tensor, recipe: Recipe) -> Tensor:
+    """The mean over cyclic shifts, or the image as it stands."""
+
+    def run(x: Tensor) -> Tensor:
+        out = _restored(net, x, recipe)
+        return stretch(out) if recipe.output_range == 'stretch' else out
+
+    if not recipe.cycle_spin:
+        return run(rain)
+    height, width = rain.shape[-2:]
+    shifts = [(r, c) for r in range(0, height, recipe.cycle_spin) for c in range(0, width, recipe.cycle_spin)]
+    mean = sum(run(rain.roll(shift, (-2, -1))).roll((-shift[0], -shift[1]), (-2, -1)) for shift in shifts) / len(shifts)
+    return stretch(mean) if recipe.output_range == 'stretch' else mean
+
+
+def _restored(net: nn.Module, rain: Tensor, recipe: Recipe) -> Tensor:
+    height, width = rain.shape[-2:]
+    fixed = getattr(net, 'fixed_size', None)
+    tile = fixed or recipe.tile_size
+    multiple = recipe.size_multiple or getattr(net, 'size_multiple', 1)
+    if recipe.pad == 'square' and not tile:
+        padded, top, left = pad_square(rain, multiple)
+        return crop_to(final_output(net(padded)), height, width, top, left)
+    if tile:
+        if tile % multiple:
+            up = tile + -tile % multiple
+            raise InputError(
+                f'val.restore.tile_size: {tile} is not a multiple of {multiple}, which the network needs; try {up}'
+            )
+        padded = pad_to(rain, tile, tile)
+        out = process_tiles(
+            lambda x: final_output(net(x)), padded, tile, min(recipe.tile_overlap, tile // 2), recipe.tile_weight
+        )
+    else:
+        out = final_output(net(pad_to_multiple(rain, multiple)))
+    return crop_to(out, height, width)
+
+
+@contextlib.contextmanager
+def _batch_statistics(net: nn.Module) -> Iterator[None]:
+    """Batch norm in evaluation mode takes the statistics of the batch where it has none of its own."""
+    norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    kept = [(norm.running_mean, norm.running_var) for norm in norms]
+    try:
+        for norm in norms:
+            norm.running_mean = norm.running_var = None
+        yield
+    finally:
+        for norm, (mean, variance) in zip(norms, kept, strict=True):
+            norm.running_mean, norm.running_var = mean, variance
+
+
+def stretch(x: Tensor) -> Tensor:
+    """Each image of ``(B, C, H, W)`` from its smallest to its largest value onto [0, 1]; one of a single value as 0."""
+    low, high = x.amin((1, 2, 3), keepdim=True), x.amax((1, 2, 3), keepdim=True)
+    return (x - low) / (high - low).clamp_min(torch.finfo(x.dtype).tiny)
+
+
+def to_uint8(image: Tensor, rounding: str = 'round') -> np.ndarray:
+    """A picture from a network's output.
+
+    Args:
+        image: ``(3, H, W)`` or ``(1, 3, H, W)`` RGB, clamped to [0, 1] here.
+        rounding: ``round`` to the nearest (half to even), or ``truncate``.
+
+    Returns:
+        ``(H, W, 3)`` uint8, BGR.
+    """
+    image = image.detach().float().cpu().clamp(0, 1)
+    image = image[0] if image.ndim == 4 else image
+    values = image.flip(0).permute(1, 2, 0).numpy() * np.float32(255)
+    return (np.trunc(values) if rounding == 'truncate' else np.rint(values)).astype(np.uint8)

@@ -7,13 +7,18 @@ from torch import Tensor
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """Extend ``(B, C, H, W)`` at the bottom and the right until H and W are multiples of ``multiple``.
+    """Extend ``(B, C, H, W)`` by ``pad_to`` until H and W are multiples of ``multiple``."""
+    height, width = x.shape[-2:]
+    return pad_to(x, height + -height % multiple, width + -width % multiple)
+
+
+def pad_to(x: Tensor, height: int, width: int) -> Tensor:
+    """Extend ``(B, C, H, W)`` at the bottom and the right to ``height`` and ``width``; a larger side stays.
 
     By reflection without repeating the edge pixel, as the field's test scripts do, for any size down to 1 x 1:
     a reflection reaches at most size - 1 pixels, so a tiny image is reflected again, and a single pixel repeated.
     """
-    height, width = x.shape[-2:]
-    bottom, right = -height % multiple, -width % multiple
+    bottom, right = max(0, height - x.shape[-2]), max(0, width - x.shape[-1])
     while bottom or right:
         height, width = x.shape[-2:]
         down, across = min(bottom, height - 1), min(right, width - 1)
@@ -27,6 +32,22 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     return x
 
 
-def crop_to(x: Tensor, height: int, width: int) -> Tensor:
-    """The top left ``height`` x ``width`` of ``(B, C, H, W)``: undoes ``pad_to_multiple``."""
-    return x[..., :height, :width]
+def pad_square(x: Tensor, multiple: int) -> tuple[Tensor, int, int]:
+    """Put ``(B, C, H, W)`` into the middle of a black square, as Uformer's test script does.
+
+    Args:
+        x: of any size.
+        multiple: of which the side of the square is the next multiple from the longer side up.
+
+    Returns:
+        The square, and the row and column at which the image begins in it.
+    """
+    height, width = x.shape[-2:]
+    side = max(height, width) + -max(height, width) % multiple
+    top, left = (side - height) // 2, (side - width) // 2
+    return F.pad(x, (left, side - width - left, top, side - height - top)), top, left
+
+
+def crop_to(x: Tensor, height: int, width: int, top: int = 0, left: int = 0) -> Tensor:
+    """``height`` x ``width`` of ``(B, C, H, W)``, by default the top left: undoes the padding."""
+    return x[..., top : top + height, left : left + width]

@@ -45,3 +45,34 @@ def random_flips(
     if vertical and flip_rows:
         images = [image[::-1] for image in images]
     return list(images)
+
+
+AUGMENTATIONS = ('flips', 'dihedral', 'dihedral9', 'single_flip')
+
+
+def augment(
+    images: Sequence[np.ndarray],
+    rng: np.random.Generator,
+    kind: str = 'flips',
+    horizontal: bool = True,
+    vertical: bool = True,
+) -> list[np.ndarray]:
+    """Turn or flip all images alike, as a training recipe has it.
+
+    Args:
+        images: square HWC arrays where ``kind`` turns them.
+        rng: draws.
+        kind: ``flips``: see ``random_flips``. ``dihedral``: one of the 8 combinations of quarter turns and a flip, all
+            alike (Restormer, Uformer). ``dihedral9``: the same with the unchanged image counted twice (MPRNet).
+            ``single_flip``: upside down or left to right with probability 1/4 each, never both (IDT).
+        horizontal: of ``flips`` alone.
+        vertical: of ``flips`` alone.
+    """
+    if kind == 'flips':
+        return random_flips(images, rng, horizontal, vertical)
+    if kind == 'single_flip':
+        code = int(rng.integers(4))
+        return [image[::-1] if code == 0 else image[:, ::-1] if code == 1 else image for image in images]
+    turns, flip = divmod(int(rng.integers(8 if kind == 'dihedral' else 9)) % 8, 2)
+    images = [np.rot90(image, turns) for image in images]
+    return [image[::-1] for image in images] if flip else images

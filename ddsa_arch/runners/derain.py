@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from basicsr.utils import tensor2img
 from torch import nn
 from tqdm import tqdm
 
 from ddsa_arch.archs.weights import load_weights, read_checkpoint
 from ddsa_arch.data.image_source import to_tensor
-from ddsa_arch.models.restore import restore
+from ddsa_arch.models.restore import restore, to_uint8
 from ddsa_arch.ops.errors import InputError
 from ddsa_arch.ops.images import IMAGE_SUFFIXES, images_by_stem, read_image, write_image
 from ddsa_arch.runners.option_files import check_network
@@ -55,7 +54,7 @@ def derain_image(net: nn.Module, image: np.ndarray) -> np.ndarray:
     """
     device = next(net.parameters()).device
     rain = to_tensor(image)[None].to(device, memory_format=torch.channels_last)
-    return tensor2img(restore(net, rain).cpu())
+    return to_uint8(restore(net, rain))
 
 
 def derain_files(

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 from basicsr.metrics import calculate_metric
-from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, METRIC_REGISTRY
+from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.data import Dataset
 
 from ddsa_arch.models.optimisation import build_optimiser, build_schedulers
+from ddsa_arch.models.progressive import ProgressivePatches
 from ddsa_arch.ops.errors import InputError
 
 FLOAT_BYTES = 4  # weights are kept in float32
@@ -22,7 +24,6 @@ OPTIMISER_COPIES = 2  # of all weights, in a state: AdamW's two moments; others 
 IN_WRITING = 2  # checkpoints beside those that stay: the one being written, and the latest or best
 MIB = 2**20
 SAMPLE_SHAPE = (128, 128, 3)  # of an image on which metrics are tried
-
 
 
 def build_network(network_g: dict[str, Any], device: str = 'cpu') -> nn.Module:
@@ -84,10 +85,74 @@ def _check_training(options: dict[str, Any], net: nn.Module) -> None:
     optimiser = build_optimiser(train['optim_g']['type'], [nn.Parameter(torch.zeros(2, 2))], **arguments)
     if train.get('scheduler'):
         build_schedulers(optimiser, train['scheduler'])
+    _check_losses(options)
+    if train.get('progressive'):
+        _check_progressive(options)
     if train['checkpoint_blocks'] and not getattr(net, 'block_types', ()):
         raise InputError(
             f'train.checkpoint_blocks: {type(net).__name__} does not name its blocks; '
             'give its class `block_types = (Block,)`, or set checkpoint_blocks: false'
+        )
+
+
+def _check_losses(options: dict[str, Any]) -> None:
+    """Build the losses, and see whether they take as many outputs as the network gives."""
+    train = options['train']
+    sections = {'pixel_opt': train.get('pixel_opt')}
+    sections |= {f'losses.{name}': loss for name, loss in (train.get('losses') or {}).items()}
+    outputs = None
+    for name, section in sections.items():
+        if section is None or not LOSS_REGISTRY.get(section['type']).__module__.startswith('ddsa_arch.'):
+            continue
+        try:
+            loss = LOSS_REGISTRY.get(section['type'])(**{k: v for k, v in section.items() if k != 'type'})
+        except (ValueError, TypeError) as error:
+            raise InputError(f'train.{name}: {section["type"]} cannot be built: {error}') from error
+        weights = getattr(loss, 'output_weights', None)
+        if weights is None:
+            continue
+        outputs = outputs or _number_of_outputs(
+            options['network_g'], options['datasets']['train'].get('gt_size') or SAMPLE_SHAPE[0]
+        )
+        if outputs and outputs != len(weights):
+            network = options['network_g']['type']
+            raise InputError(
+                f'train.{name}.output_weights has {len(weights)} entries, and {network} gives {outputs} '
+                'images, the final one last; give one weight for each'
+            )
+
+
+def _number_of_outputs(network_g: dict[str, Any], size: int) -> int | None:
+    """How many images a network gives in training; None if it cannot run without values."""
+    try:
+        with FakeTensorMode():
+            outputs = build_network(network_g)(torch.zeros(2, 3, size, size))
+    except (RuntimeError, NotImplementedError):  # a network of the user's that looks at values
+        return None
+    return 1 if isinstance(outputs, torch.Tensor) else len(outputs)
+
+
+def _check_progressive(options: dict[str, Any]) -> None:
+    """Stages of progressive training that go together, and fit into the batches of the loader."""
+    train, data = options['train'], options['datasets']['train']
+    stages = train['progressive']
+    for key in ('iterations', 'patch_sizes', 'batch_sizes'):
+        values = stages.get(key)
+        if not values or not all(isinstance(v, int) and v > 0 for v in values):
+            raise InputError(f'train.progressive.{key}: {values!r}, wanted whole numbers above 0, one for each stage')
+    ProgressivePatches(**stages)
+    for key, available, name in (
+        ('patch_sizes', data.get('gt_size'), 'gt_size'),
+        ('batch_sizes', data['batch_size_per_gpu'], 'batch_size_per_gpu'),
+    ):
+        if available and max(stages[key]) > available:
+            raise InputError(
+                f'train.progressive.{key}: {max(stages[key])} is more than datasets.train.{name}: {available}; raise it'
+            )
+    if sum(stages['iterations']) != train['total_iter']:
+        raise InputError(
+            f'train.progressive.iterations: they sum up to {sum(stages["iterations"])}, '
+            f'and train.total_iter is {train["total_iter"]}; make them equal'
         )
 
 

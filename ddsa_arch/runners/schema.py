@@ -9,6 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ddsa_arch.models.restore import PLAIN
+from ddsa_arch.ops.patches import AUGMENTATIONS
+from ddsa_arch.ops.tiling import TILE_WEIGHTS
+
 REQUIRED = object()
 
 
@@ -77,8 +81,14 @@ DATASET: Section = {
         'type': Key(str, None, 'As BasicSR names it; told from the data roots when absent.', choices=('disk', 'lmdb')),
     },
     'gt_size': Key(int, None, 'Side of a training patch; smaller images are extended by reflection.', 'px', minimum=1),
-    'use_hflip': Key(bool, True, 'Random horizontal flips in training.'),
-    'use_vflip': Key(bool, True, 'Random vertical flips in training.'),
+    'augment': Key(
+        str,
+        'flips',
+        'How patches are flipped and turned: dihedral takes all 8 ways, dihedral9 is of MPRNet, single_flip of IDT.',
+        choices=AUGMENTATIONS,
+    ),
+    'use_hflip': Key(bool, True, 'Random horizontal flips in training, with augment: flips.'),
+    'use_vflip': Key(bool, True, 'Random vertical flips in training, with augment: flips.'),
     'cache_images': Key(bool, False, 'Keep decoded images in memory; each loading process keeps its own.'),
     'seed': Key(int, None, 'Seed of the patches and flips; manual_seed when absent.', minimum=0),
     'batch_size_per_gpu': Key(int, 1, 'Patches in one step of one process.', 'images', minimum=1),
@@ -90,6 +100,27 @@ DATASET: Section = {
     'phase': Key(str, None, 'Set by the loader.'),
     'scale': Key(int, None, 'Set by the loader.'),
 }
+
+RESTORE: Section = {
+    'size_multiple': Key(int, None, 'Of height and width; told by the network when absent.', 'px', minimum=1),
+    'pad': Key(
+        str, PLAIN.pad, 'Extend by reflection, or put into a black square (Uformer).', choices=('reflect', 'square')
+    ),
+    'tile_size': Key(int, None, 'Derain in overlapping tiles of this side; absent for whole images.', 'px', minimum=1),
+    'tile_overlap': Key(int, PLAIN.tile_overlap, 'Pixels that neighbouring tiles share.', 'px', minimum=0),
+    'tile_weight': Key(
+        str, PLAIN.tile_weight, 'How tiles are averaged: all pixels alike, or the centre most (IDT).',
+        choices=TILE_WEIGHTS,
+    ),
+    'batch_statistics': Key(bool, PLAIN.batch_statistics, 'Batch norm by the image itself (UMRL, DID-MDN).'),
+    'cycle_spin': Key(
+        int, None, 'Mean over cyclic shifts by multiples of this (UMRL: 50); absent for none.', 'px', minimum=1
+    ),
+    'output_range': Key(
+        str, PLAIN.output_range, 'Clamp to [0, 1], or stretch each image to it (UMRL).', choices=('clamp', 'stretch')
+    ),
+    'rounding': Key(str, PLAIN.rounding, 'To 8 bits: to the nearest, or downwards.', choices=('round', 'truncate')),
+}  # fmt: skip
 
 METRIC = Part('metric', 'A registered metric with its arguments; `better: higher` or `lower`.')
 
@@ -130,8 +161,16 @@ OPTIONS: Section = {
             'scheduler', "A schedule of mmengine in iterations, one of BasicSR's with restarts, or a list.", many=True
         ),
         'pixel_opt': Part('loss', 'Loss between output and target.'),
+        'losses': Named(
+            Part('loss', 'A registered loss and its arguments.'), 'Further losses by their name in logs.', r'\w+'
+        ),
         'perceptual_opt': Part('loss', 'Perceptual loss of BasicSR, added to the pixel loss.'),
         'ema_decay': Key(float, 0.0, 'Decay of the averaged weights, which are then validated; 0 for none.', minimum=0),
+        'progressive': {
+            'iterations': Key(list, None, 'Steps of each stage of progressive training; they sum up to total_iter.'),
+            'patch_sizes': Key(list, None, 'Side of the patch in each stage, cut out of one of gt_size.', 'px'),
+            'batch_sizes': Key(list, None, 'Patches in one batch of each stage, out of batch_size_per_gpu.', 'images'),
+        },
         'amp': Key(
             str,
             'off',
@@ -158,6 +197,7 @@ OPTIONS: Section = {
         'save_img': Key(bool, False, 'Write the derained images as PNG.'),
         'suffix': Key(str, None, 'Added to the names of these images.'),
         'pbar': Key(bool, False, 'Show a progress bar.'),
+        'restore': RESTORE,
         'metrics': Named(METRIC, 'Scores by the name they have in results.'),
     },
     'logger': {

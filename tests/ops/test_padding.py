@@ -3,7 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ddsa_arch.ops.padding import crop_to, pad_to_multiple
+from ddsa_arch.ops.padding import crop_to, pad_square, pad_to, pad_to_multiple
 
 
 @pytest.mark.parametrize(('height', 'width'), [(9, 9), (13, 17), (16, 9), (9, 24), (31, 33)])
@@ -47,3 +47,21 @@ def test_gradient_flows_back_to_each_pixel_as_often_as_it_was_copied():
     x = torch.zeros(1, 1, 3, 3, requires_grad=True)
     pad_to_multiple(x, 4).sum().backward()
     assert x.grad[0, 0].tolist() == [[1, 2, 1], [2, 4, 2], [1, 2, 1]]  # row and column 1 are copied once each
+
+
+def test_a_side_that_is_long_enough_stays():
+    x = torch.rand(1, 3, 5, 9)
+    assert pad_to(x, 8, 8).shape == (1, 3, 8, 9)
+    assert torch.equal(pad_to(x, 3, 9), x)
+
+
+@pytest.mark.parametrize('size', [(5, 9), (9, 5), (16, 16), (1, 17)])
+def test_an_image_stands_in_the_middle_of_a_black_square(size):
+    """Uformer's test script: the side is the next multiple of the longer one."""
+    x = torch.rand(2, 3, *size) + 0.1
+    square, top, left = pad_square(x, 16)
+    side = 32 if max(size) == 17 else 16
+    assert square.shape == (2, 3, side, side)
+    assert (top, left) == ((side - size[0]) // 2, (side - size[1]) // 2)
+    assert torch.equal(crop_to(square, *size, top, left), x)
+    assert square.sum().item() == pytest.approx(x.sum().item(), rel=1e-5)

@@ -4,7 +4,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from ddsa_arch.ops.patches import extend, random_crop, random_flips
+from ddsa_arch.ops.patches import augment, extend, random_crop, random_flips
 from ddsa_arch.ops.seeds import sample_rng
 
 
@@ -135,3 +135,24 @@ def test_sample_generators_differ_by_seed_and_key():
 def test_sample_generator_is_numpys_with_seed_and_key_as_entropy():
     expected = np.random.Generator(np.random.PCG64(np.random.SeedSequence([3, 1, 4]))).integers(1000, size=5)
     assert sample_rng(3, 1, 4).integers(1000, size=5).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize('kind', ['dihedral', 'dihedral9', 'single_flip'])
+def test_patches_are_turned_with_the_published_probabilities(kind):
+    image = np.arange(9).reshape(3, 3)
+    turned = [np.rot90(image, k) for k in range(4)]
+    ways = {'none': image, 'rows': image[::-1], 'columns': image[:, ::-1]}
+    ways |= {f'turn{k}': turned[k] for k in (1, 2, 3)} | {f'turn{k}flip': turned[k][::-1] for k in (1, 3)}
+    by_content = {v.tobytes(): k for k, v in ((k, np.ascontiguousarray(v)) for k, v in ways.items())}
+    assert len(by_content) == 8
+    wanted = dict.fromkeys(ways, 1 / 8) if kind == 'dihedral' else dict.fromkeys(ways, 1 / 9) | {'none': 2 / 9}
+    if kind == 'single_flip':
+        wanted = {'none': 1 / 2, 'rows': 1 / 4, 'columns': 1 / 4}
+    rng = np.random.default_rng(0)
+    count = dict.fromkeys(ways, 0)
+    for _ in range(4000):
+        first, second = augment([image, image + 10], rng, kind)
+        assert np.array_equal(first + 10, second)
+        count[by_content[np.ascontiguousarray(first).tobytes()]] += 1
+    for name, number in count.items():
+        assert abs(number / 4000 - wanted.get(name, 0)) < 0.03, name

@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 
+from ddsa_arch.models.training_step import TrainingStep
 from ddsa_arch.ops.errors import InputError
 from ddsa_arch.ops.images import images_by_stem, read_image, write_image
 from ddsa_arch.ops.quality import psnr_y
@@ -319,3 +320,36 @@ def test_derain_cleans_files_of_any_kind(write_options, workplace, pairs, capsys
     assert main([*argv, '--overwrite']) == 0
     assert main(['derain', 'none.png', '-o', 'x', '--weights', 'w.pth']) == 2
     assert 'none.png: no image file' in capsys.readouterr().err
+
+
+def test_further_losses_and_progressive_patches_take_part(write_options, workplace):
+    stages = {'iterations': [3, 5], 'patch_sizes': [16, 32], 'batch_sizes': [3, 1]}
+    losses = {'edge': {'type': 'EdgeLoss', 'loss_weight': 0.05}, 'ssim': {'type': 'SSIMLoss', 'loss_weight': 0.1}}
+    seen = []
+
+    def look(self, iteration, rain, target, objectives, run=TrainingStep.run):
+        seen.append(tuple(rain.shape))
+        return run(self, iteration, rain, target, objectives)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainingStep, 'run', look)
+        folder = train(write_options('train', **{'train:progressive': stages, 'train:losses': losses}))
+    assert seen == [(3, 3, 16, 16)] * 3 + [(1, 3, 32, 32)] * 5
+    log = next(folder.glob('train_*.log')).read_text(encoding='utf-8')
+    for name in ('l_pix', 'l_edge', 'l_ssim'):
+        assert f'{name}: ' in log
+    # the edge loss takes part in what is made small
+    other = train(write_options('train', name='other', **{'train:progressive': stages}))
+    ours, others = (torch.load(f / 'models' / 'net_g_8.pth', weights_only=True)['params'] for f in (folder, other))
+    assert any(not torch.equal(ours[k], others[k]) for k in ours)
+
+
+def test_the_recipe_of_a_test_file_reaches_the_scores(write_options, pairs):
+    """Truncation makes an image darker by half a level on average."""
+    means = {}
+    for rounding in ('round', 'truncate'):
+        options = write_options('test', name=rounding, **{'val:restore': {'rounding': rounding}, 'val:save_img': True})
+        folder = run_test(options)
+        files = sorted(folder.rglob('*.png'))
+        means[rounding] = np.mean([read_image(file).mean() for file in files])
+    assert 0.35 < means['round'] - means['truncate'] < 0.65

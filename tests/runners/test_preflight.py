@@ -13,6 +13,7 @@ from ddsa_arch.runners.preflight import build_network, check_run
 from ddsa_arch.runners.train import train
 
 MIB = 2**20
+STAGES = {'iterations': [4, 4], 'patch_sizes': [16, 32], 'batch_sizes': [3, 1]}
 Usage = namedtuple('Usage', 'total used free')
 
 
@@ -108,6 +109,20 @@ def test_blocks_can_be_computed_anew_only_where_the_network_names_them(write_opt
         ({'network_g:dim': 7}, 'network_g: DDSANet cannot be built: dim: 7 is odd'),
         ({'val:metrics:psnr:protocol': 'papre'}, "val.metrics.psnr: derain_psnr does not take these options: metric"),
         ({'path:resume_state': 'none.state'}, 'path.resume_state: no file none.state'),
+        (
+            {'train:losses': {'edge': {'type': 'EdgeLoss', 'kind': 'sobel'}}},
+            "train.losses.edge: EdgeLoss cannot be built: kind: 'sobel' is not known; choose one of 'pyramid'",
+        ),
+        (
+            {'train:pixel_opt:output_weights': [0.5, 1]},
+            'train.pixel_opt.output_weights has 2 entries, and DDSANet gives 1 images, the final one last; give',
+        ),
+        ({'train:progressive': STAGES | {'iterations': [4, 5]}}, 'they sum up to 9, and train.total_iter is 8; make'),
+        ({'train:progressive': STAGES | {'patch_sizes': [16, 40]}}, 'patch_sizes: 40 is more than datasets.train.gt_'),
+        ({'train:progressive': STAGES | {'batch_sizes': [4, 1]}}, '4 is more than datasets.train.batch_size_per_gpu'),
+        ({'train:progressive': STAGES | {'batch_sizes': [2]}}, '2 iterations, 2 patch_sizes and 1 batch_sizes; give'),
+        ({'train:progressive': {'iterations': [8]}}, 'train.progressive.patch_sizes: None, wanted whole numbers above'),
+        ({'train:progressive': STAGES | {'patch_sizes': [16, 0.5]}}, '[16, 0.5], wanted whole numbers above 0'),
     ],
 )
 def test_options_that_do_not_go_together_are_found_before_anything_is_made(

@@ -1,0 +1,57 @@
+"""What the losses of this package share: a network may give several images."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class OutputsLoss(nn.Module, abc.ABC):
+    """Sum over the outputs of a network: loss_weight * sum_i w_i distance(output_i, target).
+
+    An output that is smaller than the target is compared with the target brought to its size: bilinear, without
+    aligned corners, so that half the size is the mean of 2 x 2 pixels (as ELF, https://arxiv.org/abs/2207.10455).
+
+    Args:
+        loss_weight: factor of the whole loss.
+        output_weights: w_i, one for each output of the network, the last one being the final image; all 1 if absent.
+            An output of weight 0 is left out.
+    """
+
+    def __init__(self, loss_weight: float = 1.0, output_weights: Sequence[float] | None = None) -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
+        self.output_weights = output_weights
+
+    @abc.abstractmethod
+    def distance(self, output: Tensor, target: Tensor) -> Tensor:
+        """The mean over an image batch, a scalar; both ``(B, C, H, W)``."""
+
+    def forward(self, output: Tensor | Sequence[Tensor], target: Tensor) -> Tensor:
+        """
+        Args:
+            output: ``(B, C, H, W)``, or several of them, some of which may be smaller.
+            target: ``(B, C, H, W)``.
+
+        Raises:
+            ValueError: ``output_weights`` has another length than the network has outputs.
+        """
+        outputs = [output] if isinstance(output, Tensor) else list(output)
+        weights = self.output_weights or [1.0] * len(outputs)
+        if len(weights) != len(outputs):
+            raise ValueError(f'output_weights has {len(weights)} entries, the network {len(outputs)} outputs')
+        return self.loss_weight * sum(
+            weight * self.distance(image, resized(target, image))
+            for weight, image in zip(weights, outputs, strict=True)
+            if weight
+        )
+
+
+def resized(target: Tensor, like: Tensor) -> Tensor:
+    """``target`` at the height and width of ``like``."""
+    if target.shape[-2:] == like.shape[-2:]:
+        return target
+    return F.interpolate(target, size=like.shape[-2:], mode='bilinear', align_corners=False)

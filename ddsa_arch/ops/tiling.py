@@ -1,0 +1,66 @@
+"""Process an image in overlapping tiles, for networks that take one size alone and for images that are too large."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+TILE_WEIGHTS = ('uniform', 'centre')
+CENTRE_SOFTENING = 1e-3  # of IDT's test script; the weight of a tile's centre is about 31.6
+
+
+def tile_starts(length: int, size: int, step: int) -> list[int]:
+    """Where tiles of ``size`` begin along a side: 0, step, 2 step ... and a last one that ends with the side.
+
+    Args:
+        length: of the side, at least ``size``.
+        size: of a tile.
+        step: between tiles, 1 to ``size``.
+    """
+    return [*range(0, length - size, step), length - size]
+
+
+def tile_weight(size: int, kind: str = 'uniform', dtype: torch.dtype = torch.float32) -> Tensor:
+    """How much each pixel of a tile counts where tiles overlap, ``(size, size)``, positive.
+
+    ``uniform`` averages the tiles. ``centre`` is that of the Image De-raining Transformer (IDT, TPAMI 2022):
+    1 / sqrt((r - size/2)^2 + (c - size/2)^2 + 1e-3) at row r and column c.
+    """
+    if kind == 'uniform':
+        return torch.ones(size, size, dtype=dtype)
+    if kind != 'centre':
+        raise ValueError(f'tile_weight: {kind!r} is not known; choose one of {", ".join(map(repr, TILE_WEIGHTS))}')
+    place = torch.arange(size, dtype=torch.float64) - size / 2
+    return (place[:, None] ** 2 + place**2 + CENTRE_SOFTENING).rsqrt().to(dtype)
+
+
+def process_tiles(
+    run: Callable[[Tensor], Tensor], x: Tensor, size: int, overlap: int = 0, weight: str = 'uniform'
+) -> Tensor:
+    """The weighted mean of what ``run`` makes of overlapping tiles.
+
+    Args:
+        run: ``(B, C, size, size)`` to the same shape.
+        x: ``(B, C, H, W)``, H and W at least ``size``.
+        size: side of a tile in pixels.
+        overlap: pixels that neighbouring tiles share, below ``size``; the last ones may share more.
+        weight: see ``tile_weight``.
+
+    Raises:
+        ValueError: the image is smaller than a tile, or the overlap not below the size.
+    """
+    height, width = x.shape[-2:]
+    if min(height, width) < size:
+        raise ValueError(f'an image of {width} x {height} is smaller than a tile of {size}; pad it first')
+    if not 0 <= overlap < size:
+        raise ValueError(f'overlap {overlap} is outside 0 to {size - 1} for tiles of {size}')
+    window = tile_weight(size, weight, x.dtype).to(x.device)
+    total, weights = torch.zeros_like(x), x.new_zeros(height, width)
+    for top in tile_starts(height, size, size - overlap):
+        for left in tile_starts(width, size, size - overlap):
+            rows, columns = slice(top, top + size), slice(left, left + size)
+            total[..., rows, columns] += run(x[..., rows, columns]) * window
+            weights[rows, columns] += window
+    return total / weights
