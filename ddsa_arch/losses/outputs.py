@@ -21,6 +21,8 @@ class OutputsLoss(nn.Module, abc.ABC):
             An output of weight 0 is left out.
     """
 
+    target_resize = 'bilinear'
+
     def __init__(self, loss_weight: float = 1.0, output_weights: Sequence[float] | None = None) -> None:
         super().__init__()
         self.loss_weight = loss_weight
@@ -42,16 +44,20 @@ class OutputsLoss(nn.Module, abc.ABC):
         outputs = [output] if isinstance(output, Tensor) else list(output)
         weights = self.output_weights or [1.0] * len(outputs)
         if len(weights) != len(outputs):
-            raise ValueError(f'output_weights has {len(weights)} entries, the network {len(outputs)} outputs')
+            many = 's' if len(outputs) > 1 else ''
+            raise ValueError(
+                f'output_weights has {len(weights)} entries, the network {len(outputs)} output{many}; '
+                'give one for each, the final image last'
+            )
         return self.loss_weight * sum(
-            weight * self.distance(image, resized(target, image))
+            weight * self.distance(image, resized(target, image, self.target_resize))
             for weight, image in zip(weights, outputs, strict=True)
             if weight
         )
 
 
-def resized(target: Tensor, like: Tensor) -> Tensor:
-    """``target`` at the height and width of ``like``."""
+def resized(target: Tensor, like: Tensor, mode: str = 'bilinear') -> Tensor:
+    """``target`` at the height and width of ``like``; ``mode`` is ``bilinear`` or ``nearest``."""
     if target.shape[-2:] == like.shape[-2:]:
         return target
-    return F.interpolate(target, size=like.shape[-2:], mode='bilinear', align_corners=False)
+    return F.interpolate(target, size=like.shape[-2:], mode=mode, align_corners=False if mode == 'bilinear' else None)

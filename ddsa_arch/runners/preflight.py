@@ -74,6 +74,7 @@ def check_run(options: dict[str, Any], world_size: int) -> dict[str, Dataset]:
         built = DATASET_REGISTRY.get(dataset['type'])(dataset)
         sets[dataset['name']] = built
         if dataset['phase'] == 'train':
+            _check_losses(options, built)
             _check_batch(len(built) * dataset.get('dataset_enlarge_ratio', 1), dataset, options, world_size)
     return sets
 
@@ -85,9 +86,9 @@ def _check_training(options: dict[str, Any], net: nn.Module) -> None:
     optimiser = build_optimiser(train['optim_g']['type'], [nn.Parameter(torch.zeros(2, 2))], **arguments)
     if train.get('scheduler'):
         build_schedulers(optimiser, train['scheduler'])
-    _check_losses(options)
     if train.get('progressive'):
         _check_progressive(options)
+    _check_patch_sizes(options, net)
     if train['checkpoint_blocks'] and not getattr(net, 'block_types', ()):
         raise InputError(
             f'train.checkpoint_blocks: {type(net).__name__} does not name its blocks; '
@@ -95,41 +96,49 @@ def _check_training(options: dict[str, Any], net: nn.Module) -> None:
         )
 
 
-def _check_losses(options: dict[str, Any]) -> None:
-    """Build the losses, and see whether they take as many outputs as the network gives."""
+def _check_losses(options: dict[str, Any], dataset: Dataset) -> None:
+    """Build the losses of this package, and give them what the network gives: shapes alone, nothing is computed."""
     train = options['train']
     sections = {'pixel_opt': train.get('pixel_opt')}
     sections |= {f'losses.{name}': loss for name, loss in (train.get('losses') or {}).items()}
-    outputs = None
+    losses = {}
     for name, section in sections.items():
         if section is None or not LOSS_REGISTRY.get(section['type']).__module__.startswith('ddsa_arch.'):
             continue
         try:
-            loss = LOSS_REGISTRY.get(section['type'])(**{k: v for k, v in section.items() if k != 'type'})
+            losses[name] = LOSS_REGISTRY.get(section['type'])(**{k: v for k, v in section.items() if k != 'type'})
         except (ValueError, TypeError) as error:
             raise InputError(f'train.{name}: {section["type"]} cannot be built: {error}') from error
-        weights = getattr(loss, 'output_weights', None)
-        if weights is None:
-            continue
-        outputs = outputs or _number_of_outputs(
-            options['network_g'], options['datasets']['train'].get('gt_size') or SAMPLE_SHAPE[0]
-        )
-        if outputs and outputs != len(weights):
-            network = options['network_g']['type']
-            raise InputError(
-                f'train.{name}.output_weights has {len(weights)} entries, and {network} gives {outputs} '
-                'images, the final one last; give one weight for each'
-            )
+    if not losses:
+        return
+    size = options['datasets']['train'].get('gt_size') or SAMPLE_SHAPE[0]
+    net = build_network(options['network_g'])
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        try:
+            outputs = net(torch.zeros(2, getattr(dataset, 'input_channels', 3), size, size))
+        except ValueError as error:
+            raise InputError(f'datasets.train.gt_size: {size}: {error}') from error
+        except (RuntimeError, NotImplementedError):  # a network of the user's that looks at values
+            return
+        for name, loss in losses.items():
+            try:
+                loss(outputs, torch.zeros(2, 3, size, size))
+            except ValueError as error:
+                raise InputError(f'train.{name}: {error}') from error
 
 
-def _number_of_outputs(network_g: dict[str, Any], size: int) -> int | None:
-    """How many images a network gives in training; None if it cannot run without values."""
-    try:
-        with FakeTensorMode():
-            outputs = build_network(network_g)(torch.zeros(2, 3, size, size))
-    except (RuntimeError, NotImplementedError):  # a network of the user's that looks at values
-        return None
-    return 1 if isinstance(outputs, torch.Tensor) else len(outputs)
+def _check_patch_sizes(options: dict[str, Any], net: nn.Module) -> None:
+    """Training pads nothing: patches have a size that the network takes."""
+    multiple = getattr(net, 'size_multiple', 1)
+    sizes = {'datasets.train.gt_size': [options['datasets']['train'].get('gt_size') or multiple]}
+    sizes['train.progressive.patch_sizes'] = (options['train'].get('progressive') or {}).get('patch_sizes', [])
+    for key, values in sizes.items():
+        for size in values:
+            if size % multiple:
+                raise InputError(
+                    f'{key}: {size} is not a multiple of {multiple}, which {type(net).__name__} needs; '
+                    f'try {size + -size % multiple}'
+                )
 
 
 def _check_progressive(options: dict[str, Any]) -> None:

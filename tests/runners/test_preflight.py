@@ -115,8 +115,14 @@ def test_blocks_can_be_computed_anew_only_where_the_network_names_them(write_opt
         ),
         (
             {'train:pixel_opt:output_weights': [0.5, 1]},
-            'train.pixel_opt.output_weights has 2 entries, and DDSANet gives 1 images, the final one last; give',
+            'train.pixel_opt: output_weights has 2 entries, the network 1 output; give one for each, the final',
         ),
+        ({'datasets:train:gt_size': 30}, 'datasets.train.gt_size: 30 is not a multiple of 8, which DDSANet needs; try 32'),
+        (
+            {'network_g': {'type': 'IDT'}, 'datasets:train:gt_size': 256},
+            'datasets.train.gt_size: 256: IDT takes 128 x 128, not 256 x 256',
+        ),
+        ({'train:progressive': STAGES | {'patch_sizes': [16, 20]}}, 'train.progressive.patch_sizes: 20 is not a multi'),
         ({'train:progressive': STAGES | {'iterations': [4, 5]}}, 'they sum up to 9, and train.total_iter is 8; make'),
         ({'train:progressive': STAGES | {'patch_sizes': [16, 40]}}, 'patch_sizes: 40 is more than datasets.train.gt_'),
         ({'train:progressive': STAGES | {'batch_sizes': [4, 1]}}, '4 is more than datasets.train.batch_size_per_gpu'),
