@@ -272,6 +272,8 @@ class DerainModel(SRModel):
         }
         if self.step.scaler:
             state['scaler'] = self.step.scaler.state_dict()
+        if self.objectives.state():
+            state['losses'] = self.objectives.state()
         folder = Path(self.opt['path']['training_states'])
         save_whole(state, folder / f'{current_iter}{STATE_SUFFIX}')
         keep = self.opt['logger'].get('keep_checkpoints')
@@ -287,6 +289,7 @@ class DerainModel(SRModel):
         self.skipped = resume_state.get('skipped', 0)
         if self.step.scaler and 'scaler' in resume_state:
             self.step.scaler.load_state_dict(resume_state['scaler'])
+        self.objectives.load_state(resume_state.get('losses', {}))
         # BasicSR saves before it validates, and the earlier run may have ended in between
         if resume_state['iter'] % self.opt['val']['val_freq'] == 0:
             for loader in resume_state.get('val_loaders', ()):

@@ -42,3 +42,21 @@ class Objectives:
                 if value is not None:
                     losses[name] = value
         return losses
+
+    def state(self) -> dict[str, dict[str, Tensor]]:
+        """What losses carry from step to step (their buffers), by the losses' names; none do but for SEMI's."""
+        return {
+            name: {key: value.detach().cpu() for key, value in loss.named_buffers()}
+            for name, loss in self._modules().items()
+            if next(loss.buffers(), None) is not None
+        }
+
+    def load_state(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Take up what ``state`` gave."""
+        for name, buffers in state.items():
+            own = dict(self._modules()[name].named_buffers())
+            for key, value in buffers.items():
+                own[key].copy_(value)
+
+    def _modules(self) -> dict[str, nn.Module]:
+        return ({'l_pix': self.pixel} if self.pixel else {}) | dict(self.further)
