@@ -22,10 +22,10 @@ from ddsa_arch.archs.blocks.attention import SpatialAttention
 from ddsa_arch.archs.blocks.norm import ChannelLayerNorm
 from ddsa_arch.archs.blocks.precision import full_precision
 from ddsa_arch.archs.blocks.resample import Downsample, Upsample
+from ddsa_arch.archs.blocks.transposed_attention import channel_scores
 
 RES2NET_SCALE = 3  # "we set the scale dimension to 3", section 2.3
 WIDTH_MULTIPLE = 8 * RES2NET_SCALE  # hidden widths that split in 3 and suit the hardware (our choice)
-NORM_EPS = 1e-12  # smallest norm of a query or key, as torch.nn.functional.normalize has it
 
 
 def one_of(name: str, value: str, allowed: Sequence[str]) -> str:
@@ -118,15 +118,10 @@ class DDSA(nn.Module):
 
     def scores(self, q: Tensor, k: Tensor) -> Tensor:
         """P of eq. (4), (B, h, d, d), from q and k of (B, h, N, d); float32 under autocast, as N is large."""
+        if self.temperature is not None:
+            return channel_scores(q, k, self.temperature)
         with torch.autocast(q.device.type, enabled=False):
-            q, k = full_precision(q), full_precision(k)
-            scores = q.transpose(-2, -1) @ k
-            if self.temperature is None:
-                return scores / math.sqrt(q.shape[-1])
-            # the norms over the pixels are divided out of the small matrix: no normalised copies of q and k
-            q_norm = torch.linalg.vector_norm(q, dim=-2, keepdim=True).clamp_min(NORM_EPS)  # (B, h, 1, d)
-            k_norm = torch.linalg.vector_norm(k, dim=-2, keepdim=True).clamp_min(NORM_EPS)
-            return scores * (self.temperature / (q_norm.transpose(-2, -1) * k_norm))
+            return full_precision(q).transpose(-2, -1) @ full_precision(k) / math.sqrt(q.shape[-1])
 
     def attention_map(self, scores: Tensor) -> Tensor:
         """The bracket of eq. (6), (B, h, d, d)."""

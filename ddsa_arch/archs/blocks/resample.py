@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 from torch import Tensor, nn
 
 
@@ -27,3 +29,8 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.shuffle(self.conv(x))
+
+
+def under_body(block: Downsample | Upsample) -> nn.Sequential:
+    """The same layers under the key names of Restormer's published weights, ``body.0`` for the convolution."""
+    return nn.Sequential(OrderedDict(body=nn.Sequential(*block.children())))
