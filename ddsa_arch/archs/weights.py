@@ -73,6 +73,8 @@ def load_weights(net: nn.Module, path: str | Path, key: str | None = None, stric
     """
     loaded = state_dict_of(read_checkpoint(path), path, key)
     wanted = net.state_dict()
+    # batch norms that were saved before PyTorch 0.4.1 have no such counter, and nothing here reads it
+    loaded |= {k: v for k, v in wanted.items() if k.endswith('.num_batches_tracked') and k not in loaded}
     missing = sorted(wanted.keys() - loaded.keys())
     surplus = sorted(loaded.keys() - wanted.keys())
     unequal = [

@@ -69,3 +69,26 @@ def test_a_file_that_is_missing_cut_off_or_unsafe_is_refused(tmp_path):
     torch.save({'params': net()}, tmp_path / 'code.pth')  # a pickled module would run code
     with pytest.raises(InputError, match=r'code\.pth cannot be read'):
         read_checkpoint(tmp_path / 'code.pth')
+
+
+def test_batch_norms_of_old_files_have_no_counter(tmp_path):
+    module = nn.Sequential(nn.BatchNorm2d(3), nn.BatchNorm2d(3))
+    old = {k: v + 1 for k, v in module.state_dict().items() if not k.endswith('num_batches_tracked')}
+    torch.save(old, tmp_path / 'old.pth')
+    load_weights(module, tmp_path / 'old.pth')
+    assert (module[1].running_mean == 1).all()
+    del old['1.running_mean']
+    torch.save(old, tmp_path / 'old.pth')
+    with pytest.raises(InputError, match=r'1 missing: 1\.running_mean'):
+        load_weights(module, tmp_path / 'old.pth')
+
+
+def test_a_slope_that_is_shared_loads_from_all_its_names(tmp_path):
+    """The published files of MPRNet, DGUNet and ELF name one PReLU many times; the last one wins, and all are equal."""
+    slope = nn.PReLU()
+    module = nn.Sequential(nn.Conv2d(3, 3, 1), slope, nn.Conv2d(3, 3, 1), slope)
+    state = module.state_dict()
+    assert {'1.weight', '3.weight'} <= set(state)
+    torch.save({k: torch.full_like(v, 0.5) for k, v in state.items()}, tmp_path / 'w.pth')
+    load_weights(module, tmp_path / 'w.pth')
+    assert slope.weight.item() == 0.5
