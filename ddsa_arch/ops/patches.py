@@ -47,7 +47,8 @@ def random_flips(
     return list(images)
 
 
-AUGMENTATIONS = ('flips', 'dihedral', 'dihedral9', 'single_flip')
+AUGMENTATIONS = ('flips', 'dihedral', 'dihedral9', 'single_flip', 'cycle_spin')
+CYCLE_STEP = 50  # pixels, of UMRL's cycle spinning
 
 
 def augment(
@@ -65,6 +66,7 @@ def augment(
         kind: ``flips``: see ``random_flips``. ``dihedral``: one of the 8 combinations of quarter turns and a flip, all
             alike (Restormer, Uformer). ``dihedral9``: the same with the unchanged image counted twice (MPRNet).
             ``single_flip``: upside down or left to right with probability 1/4 each, never both (IDT).
+            ``cycle_spin``: rolled cyclically by a random multiple of 50 pixels in each direction (UMRL).
         horizontal: of ``flips`` alone.
         vertical: of ``flips`` alone.
     """
@@ -73,6 +75,9 @@ def augment(
     if kind == 'single_flip':
         code = int(rng.integers(4))
         return [image[::-1] if code == 0 else image[:, ::-1] if code == 1 else image for image in images]
+    if kind == 'cycle_spin':
+        shift = [int(rng.integers(-(-side // CYCLE_STEP))) * CYCLE_STEP for side in images[0].shape[:2]]
+        return [np.roll(image, shift, (0, 1)) for image in images]
     turns, flip = divmod(int(rng.integers(8 if kind == 'dihedral' else 9)) % 8, 2)
     images = [np.rot90(image, turns) for image in images]
     return [image[::-1] for image in images] if flip else images

@@ -156,3 +156,15 @@ def test_patches_are_turned_with_the_published_probabilities(kind):
         count[by_content[np.ascontiguousarray(first).tobytes()]] += 1
     for name, number in count.items():
         assert abs(number / 4000 - wanted.get(name, 0)) < 0.03, name
+
+
+def test_cycle_spinning_rolls_by_multiples_of_fifty():
+    image = np.arange(120 * 60).reshape(120, 60)
+    rng, seen = np.random.default_rng(0), set()
+    for _ in range(60):
+        first, second = augment([image, image + 1], rng, 'cycle_spin')
+        assert np.array_equal(first + 1, second)
+        row, column = np.argwhere(first == 0)[0]
+        assert np.array_equal(first, np.roll(image, (row, column), (0, 1)))
+        seen.add((int(row), int(column)))
+    assert seen == {(r, c) for r in (0, 50, 100) for c in (0, 50)}
