@@ -17,7 +17,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=['ddsa_arch', 'ddsa_arch.*']),
-    package_data={'ddsa_arch': ['LICENSE', 'CITATION.cff', 'CHANGELOG.md']},
+    package_data={'ddsa_arch': ['LICENSE', 'CITATION.cff', 'CHANGELOG.md', 'archs/published.yml']},
     install_requires=[
         # BasicSR's own build fails on 3.13 and later; scripts/quickstart.py installs it there all the same
         'basicsr>=1.4.2; python_version < "3.13"',

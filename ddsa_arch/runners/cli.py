@@ -14,6 +14,7 @@ VERBS = {
     'derain': 'remove the rain from your own photos',
     'data': 'image sets: download, prepare, verify, audit, render rain',
     'summary': 'curves and pictures of a training so far',
+    'networks': 'the networks of the comparison: size, cost, origin',
     'options': 'show an option file resolved, or all keys',
     'doctor': 'versions, devices, repairs, and what is registered',
 }

@@ -125,7 +125,7 @@ def complete(options: dict[str, Any], root: Path, is_train: bool, auto_resume: b
         dataset['phase'] = phase.split('_')[0]
         dataset['scale'] = options['scale']
         dataset.setdefault('seed', options['manual_seed'])
-        for key in ('dataroot_gt', 'dataroot_lq', 'dataroot_streaks'):
+        for key in ('dataroot_gt', 'dataroot_lq', 'dataroot_streaks', 'dataroot_real'):
             if dataset.get(key):
                 dataset[key] = os.path.expanduser(dataset[key])
     paths = options['path']

@@ -42,6 +42,10 @@ def build_network(network_g: dict[str, Any], device: str = 'cpu') -> nn.Module:
             return ARCH_REGISTRY.get(network_g['type'])(**arguments)
     except (ValueError, TypeError) as error:
         raise InputError(f'network_g: {network_g["type"]} cannot be built: {error}') from error
+    except (RuntimeError, NotImplementedError):  # it looks at values while it is built, such as BasicSR's SwinIR
+        if device != 'meta':
+            raise
+        return build_network(network_g)
 
 
 def check_run(options: dict[str, Any], world_size: int) -> dict[str, Dataset]:

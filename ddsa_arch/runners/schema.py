@@ -75,6 +75,7 @@ DATASET: Section = {
     'dataroot_lq': Key(str, None, 'Rainy images: a folder or an X.lmdb, relative to where the command runs.'),
     'dataroot_gt': Key(str, None, 'Clean images, likewise; may be absent in tests without targets.'),
     'dataroot_streaks': Key(str, None, 'Streak layers for rendered rain, likewise; drawn streaks when absent.'),
+    'dataroot_real': Key(str, None, 'Rainy photos without targets, likewise, for SemiRainDataset.'),
     'exclude_keys': Key(str, None, 'Text file of images to leave out, one name without suffix a line; likewise.'),
     'style': Key(str, 'light', 'Of rendered rain.', choices=('light', 'heavy')),
     'io_backend': {
@@ -84,7 +85,7 @@ DATASET: Section = {
     'augment': Key(
         str,
         'flips',
-        'How patches are flipped and turned: dihedral takes all 8 ways, dihedral9 is of MPRNet, single_flip of IDT.',
+        'How patches are flipped and turned; dihedral: in all 8 ways; dihedral9 is MPRNet, cycle_spin UMRL.',
         choices=AUGMENTATIONS,
     ),
     'use_hflip': Key(bool, True, 'Random horizontal flips in training, with augment: flips.'),

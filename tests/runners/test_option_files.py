@@ -3,25 +3,41 @@
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY
 
+from ddsa_arch.archs.cards import CARDS
+from ddsa_arch.losses import vgg_loss
+from ddsa_arch.models.optimisation import build_schedulers
+from ddsa_arch.models.restore import PLAIN, Recipe
 from ddsa_arch.ops.errors import InputError
 from ddsa_arch.runners.cli import main
 from ddsa_arch.runners.option_files import coerce_numbers, force, load_options, read_options
 from ddsa_arch.runners.options import reference, to_yaml
-from ddsa_arch.runners.preflight import build_network
+from ddsa_arch.runners.preflight import _check_losses, _check_training, build_network
 
 OPTIONS = Path(__file__).resolve().parents[2] / 'options'
 FILES = sorted(OPTIONS.rglob('*.yml'))
+SMALL = yaml.safe_load((OPTIONS.parent / 'tests' / 'small_networks.yml').read_text(encoding='utf-8'))
 FLAGSHIP = OPTIONS / 'train' / 'DDSANet_Rain13K.yml'
+VGG16 = {
+    f'features.{i}.{kind}': torch.zeros(shape if kind == 'weight' else shape[:1])
+    for i, shape in ((0, (64, 3, 3, 3)), (2, (64, 64, 3, 3)), (5, (128, 64, 3, 3)), (7, (128, 128, 3, 3)))
+    for kind in ('weight', 'bias')
+}
 PARAMETERS = {'DDSANet_Rain13K': 21_001_236, 'DDSANet_small_Rain13K': 5_314_572, 'DDSANet_tiny_Rain13K': 980_372}
+
+
+def is_for_training(path):
+    return 'train' in path.relative_to(OPTIONS).parts
 
 
 @pytest.mark.parametrize('path', FILES, ids=lambda p: f'{p.parent.name}/{p.stem}')
 def test_every_option_file_is_valid_and_its_network_can_be_built(path):
-    options = load_options(path, path.parent.name == 'train')
+    options = load_options(path, is_for_training(path))
     net = build_network(options['network_g'], 'meta')
-    assert options['name'] == path.stem
+    assert options['name'] == path.stem + ('_equal_budget' if path.parent.name == 'equal_budget' else '')
     if path.stem in PARAMETERS:
         assert sum(p.numel() for p in net.parameters()) == PARAMETERS[path.stem]
 
@@ -50,6 +66,81 @@ def test_the_flagship_has_the_papers_recipe():
     assert data['use_vflip']
     assert options['network_g']['blocks'] == [2, 4, 6, 6, 8]
     assert options['network_g']['heads'] == [1, 1, 2, 4, 8]
+
+
+RECIPES = [p for p in FILES if p.parent.name == 'train' and not p.name.startswith('DDSANet_')]
+
+
+@pytest.mark.parametrize('path', RECIPES, ids=lambda p: p.stem)
+def test_losses_and_patches_of_a_recipe_fit_its_network(path, monkeypatch):
+    monkeypatch.setattr(vgg_loss, '_vgg16_state', lambda _: VGG16)  # 528 MB to download
+    options = load_options(path, True)
+    small = SMALL.get(options['network_g']['type'], {})
+    options['network_g'] |= {key: value for key, value in small.items() if key not in ('img_size', 'stages')}
+    _check_training(options, build_network(options['network_g'], 'meta'))
+    _check_losses(options, DATASET_REGISTRY.get(options['datasets']['train']['type']))
+
+
+def test_every_network_of_the_comparison_has_its_recipes():
+    """The published one, DDSANet's, and a test file with the published way of testing."""
+    ours = {name for name, part in ARCH_REGISTRY if part.__module__.startswith('ddsa_arch.')}
+    networks = {card.network for card in CARDS}
+    equal = {load_options(p, True)['network_g']['type'] for p in OPTIONS.glob('train/equal_budget/*.yml')}
+    assert equal == networks - {'DDSANet', 'PRN_r'}
+    published = {load_options(p, True)['network_g']['type'] for p in OPTIONS.glob('train/*_Rain13K.yml')}
+    tested = {load_options(p, False)['network_g']['type'] for p in OPTIONS.glob('test/*_benchmarks.yml')}
+    assert published == tested == (networks & ours) - {'PRN_r'}
+
+
+@pytest.mark.parametrize('path', sorted(OPTIONS.glob('test/*_benchmarks.yml')), ids=lambda p: p.stem)
+def test_a_test_file_takes_the_weights_that_its_recipe_makes(path):
+    options = load_options(path, False)
+    recipe = options['path']['pretrain_network_g'].split('/')[1]
+    trained = build_network(load_options(OPTIONS / 'train' / f'{recipe}.yml', True)['network_g'], 'meta')
+    assert trained.state_dict().keys() == build_network(options['network_g'], 'meta').state_dict().keys()
+
+
+@pytest.mark.parametrize('path', sorted(OPTIONS.glob('train/equal_budget/*.yml')), ids=lambda p: p.stem)
+def test_an_equal_budget_changes_the_network_alone(path):
+    base, options = load_options(FLAGSHIP, True), load_options(path, True)
+    free = ('name', 'network_g', 'find_unused_parameters')
+    options['val']['restore'].pop('size_multiple', None)  # what a network of BasicSR does not say of itself
+    assert {k: v for k, v in options.items() if k not in free} == {k: v for k, v in base.items() if k not in free}
+
+
+@pytest.mark.parametrize('plain', sorted(OPTIONS.glob('test/*_plain_benchmarks.yml')), ids=lambda p: p.stem)
+def test_a_plain_test_file_differs_by_the_recipe_alone(plain):
+    published = load_options(plain.with_name(plain.name.replace('_plain', '')), False)
+    options = load_options(plain, False)
+    restore = options['val'].pop('restore')
+    assert Recipe(**restore) == PLAIN
+    assert Recipe(**published['val'].pop('restore')) != PLAIN
+    assert options | {'name': ''} == published | {'name': ''}
+
+
+@pytest.mark.parametrize(
+    ('recipe', 'rates'),
+    [
+        # up within three epochs of 857 steps; then the release's own, which exceed its formula by 4e-5
+        ('MPRNet', {1: 2e-7, 858: 6.667e-5, 1715: 1.3333e-4, 2572: 2e-4, 7714: 1.9971844e-4}),
+        pytest.param(
+            'MPRNet', {41994: 1.8345767e-4, 84844: 1.3460247e-4, 127694: 7.2415e-5, 213394: 1.0080e-6},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param('Restormer', {92000: 3e-4, 100000: 2.9891e-4, 196000: 1.50502e-4}, marks=pytest.mark.slow),
+        ('MSPFN', {1: 5e-4, 20001: 4e-4, 40001: 3.2e-4}),
+    ],
+)  # fmt: skip
+def test_learning_rates_are_the_published_ones(recipe, rates):
+    train = load_options(OPTIONS / 'train' / f'{recipe}_Rain13K.yml', True)['train']
+    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=train['optim_g']['lr'])
+    schedulers = build_schedulers(optimiser, train['scheduler'])
+    for step in range(1, max(rates) + 1):
+        if step in rates:
+            assert optimiser.param_groups[0]['lr'] == pytest.approx(rates[step], rel=3e-3), step
+        optimiser.step()
+        for scheduler in schedulers:
+            scheduler.step()
 
 
 def test_the_presets_keep_the_papers_batch_and_change_no_more_than_memory_and_speed():

@@ -117,7 +117,7 @@ def test_blocks_can_be_computed_anew_only_where_the_network_names_them(write_opt
             {'train:pixel_opt:output_weights': [0.5, 1]},
             'train.pixel_opt: output_weights has 2 entries, the network 1 output; give one for each, the final',
         ),
-        ({'datasets:train:gt_size': 30}, 'datasets.train.gt_size: 30 is not a multiple of 8, which DDSANet needs; try 32'),
+        ({'datasets:train:gt_size': 30}, 'datasets.train.gt_size: 30 is not a multiple of 8, which DDSANet needs; try'),
         (
             {'network_g': {'type': 'IDT'}, 'datasets:train:gt_size': 256},
             'datasets.train.gt_size: 256: IDT takes 128 x 128, not 256 x 256',
@@ -139,3 +139,10 @@ def test_options_that_do_not_go_together_are_found_before_anything_is_made(
 
 def test_metrics_of_other_packages_are_left_to_the_validation(write_options):
     check(write_options('train', **{'val:metrics': {'niqe': {'type': 'calculate_niqe', 'crop_border': 0}}}))
+
+
+def test_a_network_that_looks_at_values_while_it_is_built_is_built_on_the_cpu():
+    arguments = {'upscale': 1, 'img_size': 16, 'window_size': 8, 'depths': [2], 'embed_dim': 8, 'num_heads': [2]}
+    net = build_network({'type': 'SwinIR', **arguments}, 'meta')
+    assert {p.device.type for p in net.parameters()} == {'cpu'}
+    assert {p.device.type for p in build_network({'type': 'MSRResNet'}, 'meta').parameters()} == {'meta'}

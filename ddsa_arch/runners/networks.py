@@ -1,0 +1,121 @@
+"""``ddsa networks``: the networks of the comparison, their size, cost and origin; or the page about them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from basicsr.utils.registry import ARCH_REGISTRY
+
+from ddsa_arch.archs.cards import CARDS, Card, published_scores
+from ddsa_arch.archs.complexity import Complexity, complexity
+from ddsa_arch.ops.benchmarks import TEST_SETS
+from ddsa_arch.ops.tables import markdown_table
+
+SIDE = 256  # of the image whose cost is counted, as papers have it
+PAGE_HEAD = '''# Networks
+
+Written by `ddsa networks readme > ddsa_arch/archs/README.md`; edit `cards.py` and `published.yml` instead.
+
+Each is registered with BasicSR under the name in the second column, so an option file takes it as `network_g.type`.
+All were written from papers and from descriptions of what the published code does; none of that code is here, whatever
+its licence. State-dict keys are the published ones: the authors' weight files load with `strict_load_g: true`.
+Recipes: [`options/train/`](../../options/train) has the published one of each (`<Net>_Rain13K.yml`) and, in
+`equal_budget/`, DDSANet's for all, so that a comparison changes the network alone; `options/test/` has each published
+test recipe, and a plain one where that is peculiar.
+
+## Size and cost
+
+Multiply-adds for one 256 x 256 image in units of 10^9: of convolutions and linear layers, which is what most papers
+print, and of all products, those between features (attention) included. Norms, activations and resizing are left out.
+They are those of this code, which forms some products at less cost than the published code does.
+*Golden*: outputs equal to those of the published code for the same weights, 1e-6 of their magnitude in float64.
+'''
+SCORES_HEAD = '''## Published scores
+
+Copied, not measured here; every table with what its networks were trained on and how they were scored.
+The figures of `ddsa test` are in the project's README.
+'''
+
+
+@cache
+def measured(name: str) -> tuple[Complexity, int | None, int | None]:
+    """Size and cost of the network on a card, and the size multiple or the only size that it takes."""
+    card = next(card for card in CARDS if card.name == name)
+    net = ARCH_REGISTRY.get(card.network)(**card.arguments)
+    return complexity(net, SIDE, SIDE), getattr(net, 'size_multiple', None), getattr(net, 'fixed_size', None)
+
+
+def rows() -> list[list[Any]]:
+    """One row a card: name, network, year, parameters, multiply-adds, size, outputs, golden, licence, note."""
+    return [_row(card) for card in CARDS]
+
+
+COLUMNS = (
+    'method', 'network', 'year', 'parameters', 'conv MACs', 'all MACs', 'H, W', 'outputs', 'golden', 'published code',
+    'note',
+)  # fmt: skip
+
+
+def _row(card: Card) -> list[Any]:
+    cost, multiple, fixed = measured(card.name)
+    multiple = card.size_multiple or multiple
+    size = f'{fixed} alone' if fixed else f'x {multiple}' if multiple and multiple > 1 else 'any'
+    return [
+        f'[{card.name}]({card.paper})', card.network, card.year, f'{cost.parameters:,}',
+        f'{cost.weighed_macs / 1e9:.2f}', f'{cost.macs / 1e9:.2f}', size, cost.outputs,
+        'yes' if card.golden else 'no', card.licence, card.note,
+    ]  # fmt: skip
+
+
+def page() -> str:
+    """archs/README.md."""
+    parts = [PAGE_HEAD, markdown_table(rows(), COLUMNS), '', SCORES_HEAD]
+    for table in published_scores().values():
+        sets = _sets(table)
+        own = f', own for {", ".join(table["own"])}' if 'own' in table else ''
+        seen = '' if table['checked'] else ' Written down from memory, not checked again.'
+        parts += [
+            f'### [{table["title"][0].upper()}{table["title"][1:]}]({table["url"]})',
+            '',
+            f'Trained on: {table["training"]}. Scores: {table["metric"]}. '
+            f'Provenance: {table["provenance"]}{own}.{seen}',
+            '',
+            markdown_table(
+                [[method, *(_pair(scores.get(s)) for s in sets)] for method, scores in table['rows'].items()],
+                ['method', *sets],
+            ),
+            '',
+        ]
+    return '\n'.join(parts).rstrip('\n') + '\n'
+
+
+def _sets(table: dict[str, Any]) -> list[str]:
+    """The sets of a table: the five benchmarks in their order, then others as they come, the average last."""
+    found = dict.fromkeys(s for scores in table['rows'].values() for s in scores)
+    five = [benchmark.name for benchmark in TEST_SETS]
+    order = [*(s for s in five if s in found), *(s for s in found if s not in five and s != 'average')]
+    return order + (['average'] if 'average' in found else [])
+
+
+def _pair(scores: Sequence[float] | None) -> str:
+    return '' if scores is None else ' / '.join(_digits(value) for value in scores)
+
+
+def _digits(value: float) -> str:
+    """As printed: at least two places of a PSNR, three of an SSIM."""
+    places = len(str(value).partition('.')[2])
+    return f'{value:.{max(places, 3 if value < 1 else 2)}f}'
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog='ddsa networks', description=__doc__)
+    parser.add_argument('what', nargs='?', default='list', choices=['list', 'readme'], help='a table, or the page')
+    args = parser.parse_args(argv)
+    if args.what == 'readme':
+        print(page(), end='')
+    else:
+        print(markdown_table([[card.name, *row[1:9]] for card, row in zip(CARDS, rows(), strict=True)], COLUMNS[:9]))
+    return 0

@@ -1,0 +1,61 @@
+import pytest
+
+from ddsa_arch.archs.cards import CARDS, published_scores
+from ddsa_arch.runners.cli import main
+from ddsa_arch.runners.networks import page, rows
+
+FIVE = ('Test100', 'Rain100H', 'Rain100L', 'Test2800', 'Test1200')
+
+
+def test_the_page_about_networks_is_current(repository):
+    """Written by `ddsa networks readme > ddsa_arch/archs/README.md`."""
+    assert (repository / 'ddsa_arch' / 'archs' / 'README.md').read_text(encoding='utf-8') == page()
+
+
+def test_the_command_lists_every_network(capsys):
+    assert main(['networks']) == 0
+    text = capsys.readouterr().out
+    assert all(f'| {card.name}' in text for card in CARDS)
+    assert main(['networks', 'readme']) == 0
+    assert capsys.readouterr().out == page()
+
+
+def test_the_golden_files_of_the_cards_are_there_and_all_used(repository):
+    files = {path.stem for path in (repository / 'tests' / 'archs' / 'golden').glob('*.npz')}
+    named = {name for card in CARDS for name in card.golden}
+    assert named <= files
+    variants = {'rescan_gru_add', 'rescan_lstm_full', 'rescan_rnn_full', 'rescan_conv_full'}
+    assert files - named == variants | {'didmdn_residual', 'didmdn_classifier'}
+    assert [row[8] for row in rows()] == ['yes' if card.golden else 'no' for card in CARDS]
+
+
+@pytest.mark.parametrize(
+    ('network', 'parameters'),
+    [
+        ('DDSANet', 21_001_236), ('Restormer', 26_126_644), ('DRSformer', 33_655_424), ('MPRNet', 3_637_249),
+        ('PReNet', 168_963), ('ELF', 1_536_782), ('ELF, released', 1_223_972), ('ELF-LW', 568_308),
+        ('MSPFN', 15_823_424), ('SEMI', 57_369), ('DerainNet', 754_691), ('Uformer-B', 50_880_946),
+        ('IDT', 16_416_463), ('DGUNet+', 12_176_107), ('UMRL', 984_356), ('DIDMDN', 372_839), ('RESCAN', 149_823),
+    ],
+)  # fmt: skip
+def test_parameters_are_the_published_ones(network, parameters):
+    row = next(row for card, row in zip(CARDS, rows(), strict=True) if card.name == network)
+    assert row[3] == f'{parameters:,}'
+
+
+def test_the_means_of_the_published_tables_are_those_of_their_sets():
+    """As printed; DGUNet+'s own mean is 0.01 dB too high."""
+    for table in published_scores().values():
+        assert set(table) - {'own'} == {'title', 'url', 'training', 'metric', 'provenance', 'checked', 'rows'}
+        assert set(table.get('own', [])) <= set(table['rows'])
+        assert table['provenance'] in ('own', 'retrained', 'quoted', 're-evaluated')
+        for method, scores in table['rows'].items():
+            if 'average' in scores:
+                for place, slack in ((0, 0.0081), (1, 0.0006)):
+                    mean = sum(scores[name][place] for name in FIVE) / 5
+                    assert mean == pytest.approx(scores['average'][place], abs=slack), method
+
+
+def test_every_method_of_the_papers_table_has_a_card_or_a_reason():
+    methods = set(published_scores()['ddsa_table1']['rows'])
+    assert methods - {card.name for card in CARDS} == {'KiT'}  # its architecture is not known
