@@ -15,6 +15,10 @@ from ddsa_arch.ops.benchmarks import TEST_SETS
 from ddsa_arch.ops.tables import markdown_table
 
 SIDE = 256  # of the image whose cost is counted, as papers have it
+COLUMNS = (
+    'method', 'network', 'year', 'parameters', 'conv MACs', 'all MACs', 'H, W', 'outputs', 'golden', 'published code',
+    'note',
+)  # fmt: skip
 PAGE_HEAD = '''# Networks
 
 Written by `ddsa networks readme > ddsa_arch/archs/README.md`; edit `cards.py` and `published.yml` instead.
@@ -53,12 +57,6 @@ def rows() -> list[list[Any]]:
     return [_row(card) for card in CARDS]
 
 
-COLUMNS = (
-    'method', 'network', 'year', 'parameters', 'conv MACs', 'all MACs', 'H, W', 'outputs', 'golden', 'published code',
-    'note',
-)  # fmt: skip
-
-
 def _row(card: Card) -> list[Any]:
     cost, multiple, fixed = measured(card.name)
     multiple = card.size_multiple or multiple
@@ -74,7 +72,7 @@ def page() -> str:
     """archs/README.md."""
     parts = [PAGE_HEAD, markdown_table(rows(), COLUMNS), '', SCORES_HEAD]
     for table in published_scores().values():
-        sets = _sets(table)
+        sets, places = _sets(table), _places(table)
         own = f', own for {", ".join(table["own"])}' if 'own' in table else ''
         seen = '' if table['checked'] else ' Written down from memory, not checked again.'
         parts += [
@@ -84,7 +82,7 @@ def page() -> str:
             f'Provenance: {table["provenance"]}{own}.{seen}',
             '',
             markdown_table(
-                [[method, *(_pair(scores.get(s)) for s in sets)] for method, scores in table['rows'].items()],
+                [[method, *(_pair(scores.get(s), places) for s in sets)] for method, scores in table['rows'].items()],
                 ['method', *sets],
             ),
             '',
@@ -100,14 +98,15 @@ def _sets(table: dict[str, Any]) -> list[str]:
     return order + (['average'] if 'average' in found else [])
 
 
-def _pair(scores: Sequence[float] | None) -> str:
-    return '' if scores is None else ' / '.join(_digits(value) for value in scores)
+def _places(table: dict[str, Any]) -> tuple[int, int]:
+    """Decimals of the first and the second score of a table, at least 2 and 3: YAML drops the zeros at the end."""
+    pairs = [pair for scores in table['rows'].values() for pair in scores.values()]
+    first, second = (max(len(str(pair[place]).partition('.')[2]) for pair in pairs) for place in (0, 1))
+    return max(first, 2), max(second, 3)
 
 
-def _digits(value: float) -> str:
-    """As printed: at least two places of a PSNR, three of an SSIM."""
-    places = len(str(value).partition('.')[2])
-    return f'{value:.{max(places, 3 if value < 1 else 2)}f}'
+def _pair(scores: Sequence[float] | None, places: tuple[int, int]) -> str:
+    return '' if scores is None else ' / '.join(f'{v:.{p}f}' for v, p in zip(scores, places, strict=True))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
