@@ -44,6 +44,28 @@ class Recipe:
     output_range: str = 'clamp'
     rounding: str = 'round'
 
+    def check(self, net: nn.Module) -> None:
+        """
+        Raises:
+            InputError: tiles of a size that the network does not take, or that are no larger than their overlap.
+        """
+        tile = getattr(net, 'fixed_size', None) or self.tile_size
+        multiple = self.multiple(net)
+        if tile and tile % multiple:
+            raise InputError(
+                f'val.restore.tile_size: {tile} is not a multiple of {multiple}, which the network needs; '
+                f'try {tile + -tile % multiple}'
+            )
+        if tile and self.tile_overlap >= tile:
+            raise InputError(
+                f'val.restore.tile_overlap: {self.tile_overlap} is not below the side of a tile, {tile}; '
+                f'try {tile // 8}'
+            )
+
+    def multiple(self, net: nn.Module) -> int:
+        """Of which H and W are brought to multiples for a network."""
+        return self.size_multiple or getattr(net, 'size_multiple', 1)
+
 
 PLAIN = Recipe()
 
@@ -67,8 +89,9 @@ def restore(net: nn.Module, rain: Tensor, recipe: Recipe = PLAIN) -> Tensor:
         ``(B, 3, H, W)``, not clamped; in [0, 1] where the recipe stretches.
 
     Raises:
-        InputError: tiles of a size that the network does not take.
+        InputError: see ``Recipe.check``.
     """
+    recipe.check(net)
     training = net.training
     net.eval()
     try:
@@ -99,20 +122,13 @@ def _restored(net: nn.Module, rain: Tensor, recipe: Recipe) -> Tensor:
     height, width = rain.shape[-2:]
     fixed = getattr(net, 'fixed_size', None)
     tile = fixed or recipe.tile_size
-    multiple = recipe.size_multiple or getattr(net, 'size_multiple', 1)
+    multiple = recipe.multiple(net)
     if recipe.pad == 'square' and not tile:
         padded, top, left = pad_square(rain, multiple)
         return crop_to(final_output(net(padded)), height, width, top, left)
     if tile:
-        if tile % multiple:
-            up = tile + -tile % multiple
-            raise InputError(
-                f'val.restore.tile_size: {tile} is not a multiple of {multiple}, which the network needs; try {up}'
-            )
         padded = pad_to(rain, tile, tile)
-        out = process_tiles(
-            lambda x: final_output(net(x)), padded, tile, min(recipe.tile_overlap, tile // 2), recipe.tile_weight
-        )
+        out = process_tiles(lambda x: final_output(net(x)), padded, tile, recipe.tile_overlap, recipe.tile_weight)
     else:
         out = final_output(net(pad_to_multiple(rain, multiple)))
     return crop_to(out, height, width)

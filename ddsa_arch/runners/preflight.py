@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from ddsa_arch.models.optimisation import build_optimiser, build_schedulers
 from ddsa_arch.models.progressive import ProgressivePatches
+from ddsa_arch.models.restore import Recipe
 from ddsa_arch.ops.errors import InputError
 
 FLOAT_BYTES = 4  # weights are kept in float32
@@ -72,6 +73,7 @@ def check_run(options: dict[str, Any], world_size: int) -> dict[str, Dataset]:
     if options['is_train']:
         _check_training(options, net)
         _check_disk(options, net)
+    Recipe(**options['val'].get('restore') or {}).check(net)
     _check_metrics(options['val'].get('metrics') or {})
     sets = {}
     for dataset in options['datasets'].values():

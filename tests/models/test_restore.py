@@ -84,7 +84,9 @@ def test_any_network_can_be_given_tiles():
     assert torch.allclose(restore(net, x, Recipe(tile_size=12, tile_overlap=2)), x, atol=1e-6)
     assert {tuple(seen.shape[-2:]) for seen in net.inputs} == {(12, 12)}
     with pytest.raises(InputError, match=r'val.restore.tile_size: 13 is not a multiple of 4.* try 16'):
-        restore(net, x, Recipe(tile_size=13))
+        restore(net, x, Recipe(tile_size=13, tile_overlap=2))
+    with pytest.raises(InputError, match=r'val.restore.tile_overlap: 20 is not below the side of a tile, 16; try 2'):
+        restore(net, x, Recipe(tile_size=16))
 
 
 def test_batch_statistics_are_those_of_each_image_and_leave_the_network_as_it_was():
