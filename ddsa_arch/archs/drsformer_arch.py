@@ -19,10 +19,9 @@ from torch import Tensor, nn
 
 from ddsa_arch.archs.blocks.gated_feedforward import hidden_width
 from ddsa_arch.archs.blocks.precision import full_precision
-from ddsa_arch.archs.blocks.resample import Downsample, Upsample, under_body
+from ddsa_arch.archs.blocks.transformer_unet import TransformerUNet, check_residual
 from ddsa_arch.archs.blocks.transposed_attention import MDTA, TransformerBlock, norm_has_bias
 
-LEVELS = 4
 KEEP_RATIOS = ((1, 2), (2, 3), (3, 4), (4, 5))  # of a row of scores, for the four branches of TKSA
 STEPS = 4  # of MEFC, one after the other
 EXPERTS = 8  # operations side by side in a step
@@ -210,11 +209,11 @@ class MEFC(nn.Module):
 
 
 @ARCH_REGISTRY.register()
-class DRSformer(nn.Module):
+class DRSformer(TransformerUNet):
     """The sparse deraining Transformer: derained = rain + R, the network predicts R.
 
-    Restormer's four levels, with dim, 2 dim, 4 dim and 8 dim channels at 1, 1/2, 1/4 and 1/8 of the resolution, with
-    TKSA and MSFN in the blocks, and an MEFC before the first level and after the last, with no skip around it.
+    Restormer's four levels (see TransformerUNet) with TKSA and MSFN in the blocks, and an MEFC before the first level
+    and after the last, with no skip around it.
 
     Convolutions and linear layers begin as PyTorch initialises them, norms and temperatures at 1, attn_j at 0.2.
 
@@ -232,7 +231,6 @@ class DRSformer(nn.Module):
     Shape: (B, inp_channels, H, W) in [0, 1] -> the same; H and W multiples of 8; not clamped.
     """
 
-    size_multiple = 8
     block_types = (TransformerBlock, ExpertStep)  # whose activations `train.checkpoint_blocks` computes anew
 
     def __init__(
@@ -247,53 +245,17 @@ class DRSformer(nn.Module):
         LayerNorm_type: str = 'WithBias',
         mefc: bool = True,
     ) -> None:
-        super().__init__()
-        for name, value in (('num_blocks', num_blocks), ('heads', heads)):
-            if len(value) != LEVELS:
-                raise ValueError(f'{name}: {list(value)} has {len(value)} entries; one for each of the {LEVELS} levels')
-        if dim % 2:
-            raise ValueError(f'dim: {dim} is odd, and the levels halve it; try {dim + 1}')
-        if inp_channels != out_channels:
-            raise ValueError(
-                f'out_channels: {out_channels} is not inp_channels {inp_channels}, and the input is added to the '
-                f'output; try out_channels {inp_channels}'
-            )
+        check_residual(inp_channels, out_channels)
         norm_bias = norm_has_bias(LayerNorm_type)
 
-        def level(index: int, channels: int) -> nn.Sequential:
-            return nn.Sequential(*(
-                TransformerBlock(
-                    channels, TKSA(channels, heads[index], bias), MSFN(channels, ffn_expansion_factor, bias), norm_bias
-                )
-                for _ in range(num_blocks[index])
-            ))  # fmt: skip
+        def block(channels: int, heads: int) -> TransformerBlock:
+            attention, feed_forward = TKSA(channels, heads, bias), MSFN(channels, ffn_expansion_factor, bias)
+            return TransformerBlock(channels, attention, feed_forward, norm_bias)
 
-        self.patch_embed = nn.Sequential(OrderedDict(proj=nn.Conv2d(inp_channels, dim, 3, padding=1, bias=bias)))
+        super().__init__(inp_channels, out_channels, dim, num_blocks, heads, bias, block)
         self.encoder_level0 = MEFC(dim) if mefc else nn.Identity()
-        self.encoder_level1 = level(0, dim)
-        self.down1_2 = under_body(Downsample(dim, bias))
-        self.encoder_level2 = level(1, dim * 2)
-        self.down2_3 = under_body(Downsample(dim * 2, bias))
-        self.encoder_level3 = level(2, dim * 4)
-        self.down3_4 = under_body(Downsample(dim * 4, bias))
-        self.latent = level(3, dim * 8)
-        self.up4_3 = under_body(Upsample(dim * 8, bias))
-        self.reduce_chan_level3 = nn.Conv2d(dim * 8, dim * 4, 1, bias=bias)
-        self.decoder_level3 = level(2, dim * 4)
-        self.up3_2 = under_body(Upsample(dim * 4, bias))
-        self.reduce_chan_level2 = nn.Conv2d(dim * 4, dim * 2, 1, bias=bias)
-        self.decoder_level2 = level(1, dim * 2)
-        self.up2_1 = under_body(Upsample(dim * 2, bias))
-        self.decoder_level1 = level(0, dim * 2)
         self.refinement = MEFC(dim * 2) if mefc else nn.Identity()
-        self.output = nn.Conv2d(dim * 2, out_channels, 3, padding=1, bias=bias)
 
     def forward(self, rain: Tensor) -> Tensor:
-        x1 = self.encoder_level1(self.encoder_level0(self.patch_embed(rain)))  # (B, dim, H, W)
-        x2 = self.encoder_level2(self.down1_2(x1))  # (B, 2 dim, H/2, W/2)
-        x3 = self.encoder_level3(self.down2_3(x2))  # (B, 4 dim, H/4, W/4)
-        x4 = self.latent(self.down3_4(x3))  # (B, 8 dim, H/8, W/8)
-        y3 = self.decoder_level3(self.reduce_chan_level3(torch.cat([self.up4_3(x4), x3], dim=1)))
-        y2 = self.decoder_level2(self.reduce_chan_level2(torch.cat([self.up3_2(y3), x2], dim=1)))
-        y1 = self.refinement(self.decoder_level1(torch.cat([self.up2_1(y2), x1], dim=1)))  # (B, 2 dim, H, W)
-        return rain + self.output(y1)
+        x = self.encoder_level0(self.patch_embed(rain))  # (B, dim, H, W)
+        return rain + self.output(self.refinement(self.levels(x)))
