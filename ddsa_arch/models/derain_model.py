@@ -272,8 +272,8 @@ class DerainModel(SRModel):
         }
         if self.step.scaler:
             state['scaler'] = self.step.scaler.state_dict()
-        if self.objectives.state():
-            state['losses'] = self.objectives.state()
+        if carried := self.objectives.state():
+            state['losses'] = carried
         folder = Path(self.opt['path']['training_states'])
         save_whole(state, folder / f'{current_iter}{STATE_SUFFIX}')
         keep = self.opt['logger'].get('keep_checkpoints')

@@ -43,7 +43,7 @@ def build_network(network_g: dict[str, Any], device: str = 'cpu') -> nn.Module:
             return ARCH_REGISTRY.get(network_g['type'])(**arguments)
     except (ValueError, TypeError) as error:
         raise InputError(f'network_g: {network_g["type"]} cannot be built: {error}') from error
-    except (RuntimeError, NotImplementedError):  # it looks at values while it is built, such as BasicSR's SwinIR
+    except RuntimeError:  # it looks at values while it is built, such as BasicSR's SwinIR
         if device != 'meta':
             raise
         return build_network(network_g)
@@ -124,7 +124,7 @@ def _check_losses(options: dict[str, Any], dataset: Dataset) -> None:
             outputs = net(torch.zeros(2, getattr(dataset, 'input_channels', 3), size, size))
         except ValueError as error:
             raise InputError(f'datasets.train.gt_size: {size}: {error}') from error
-        except (RuntimeError, NotImplementedError):  # a network of the user's that looks at values
+        except RuntimeError:  # a network of the user's that looks at values
             return
         for name, loss in losses.items():
             try:
