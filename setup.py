@@ -17,7 +17,9 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=['ddsa_arch', 'ddsa_arch.*']),
-    package_data={'ddsa_arch': ['LICENSE', 'CITATION.cff', 'CHANGELOG.md', 'archs/published.yml']},
+    package_data={
+        'ddsa_arch': ['LICENSE', 'CITATION.cff', 'CHANGELOG.md', 'archs/published.yml', 'ops/gallery_page/*'],
+    },
     install_requires=[
         # BasicSR's own build fails on 3.13 and later; scripts/quickstart.py installs it there all the same
         'basicsr>=1.4.2; python_version < "3.13"',
@@ -36,8 +38,9 @@ setup(
         'tqdm>=4.65',
     ],
     extras_require={
+        'brisque': ['brisque>=0.2'],  # of which the model alone is used: pip install --no-deps brisque does too
         'download': ['gdown>=6.4'],  # older ones have no timeout and take an error page for the file
-        'test': ['jsonschema>=4.17', 'pytest>=8', 'ruff>=0.6'],
+        'test': ['jsonschema>=4.17', 'playwright>=1.40', 'pytest>=8', 'ruff>=0.6'],
     },
     entry_points={'console_scripts': ['ddsa = ddsa_arch.runners.cli:main']},
     classifiers=[

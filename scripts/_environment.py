@@ -22,6 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 MINIMUM_PYTHON = (3, 10)
 BASICSR = 'basicsr==1.4.2'  # its list of needs stands in requirements.txt, less tb-nightly
+BRISQUE = 'brisque==0.2.0'  # for the files of its model; the libsvm that it needs takes a C++ compiler
 TORCH_VARIABLE = 'DDSA_TORCH'
 TORCH_GIGABYTES = 3 if sys.platform == 'linux' else 0.3  # Linux wheels bring CUDA along
 
@@ -175,7 +176,7 @@ def project_name(requirement: str) -> str:
 def fingerprint(root: Path, torch: str) -> str:
     """A hash of all that decides what is installed, and of the path that the editable install points to."""
     files = [(root / name).read_text('utf-8') for name in ('scripts/requirements.txt', 'setup.py')]
-    parts = [*files, BASICSR, torch, sys.implementation.cache_tag, str(root)]
+    parts = [*files, BASICSR, BRISQUE, torch, sys.implementation.cache_tag, str(root)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -336,6 +337,7 @@ def _install(root: Path, python: Path, torch: str, step: _Stepper) -> None:
         (Path(folder) / 'sitecustomize.py').write_text(SITECUSTOMIZE, 'utf-8')
         help_exec = {'PYTHONPATH': folder} if sys.version_info >= (3, 13) else {}
         step(f'Installing {BASICSR}', [*alone, BASICSR], **help_exec)
+    step(f'Installing {BRISQUE}', [*alone, BRISQUE])
     step('Installing ddsa_arch as it lies in this folder', [*alone, '--editable', root])
     step('Checking that the packages load', [python, '-I', '-c', 'import ' + ', '.join(COMPILED)])
 

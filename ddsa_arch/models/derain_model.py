@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from basicsr.losses import build_loss
-from basicsr.metrics import calculate_metric
 from basicsr.models.sr_model import SRModel
 from basicsr.utils import get_root_logger
 from basicsr.utils.dist_util import master_only
@@ -31,11 +30,14 @@ from ddsa_arch.models.kept_images import KeptImage
 from ddsa_arch.models.objectives import Objectives
 from ddsa_arch.models.optimisation import build_optimiser, build_schedulers
 from ddsa_arch.models.progressive import ProgressivePatches
+from ddsa_arch.models.protocol import protocol_block
 from ddsa_arch.models.restore import Recipe, restore, to_uint8
-from ddsa_arch.models.results import ResultFiles
+from ddsa_arch.models.results import COLUMNS, ResultFiles
+from ddsa_arch.models.scoring import score_image
 from ddsa_arch.models.training_step import TrainingStep, checkpoint_blocks
 from ddsa_arch.ops.errors import InputError
 
+NOT_FINITE = "the network's output is not finite"
 MAX_SKIPPED = 20  # steps in a row; the default of train.max_skipped
 
 
@@ -58,7 +60,8 @@ class DerainModel(SRModel):
         self.recipe = Recipe(**(opt['val'].get('restore') or {}))
         super().__init__(opt)
         folder = opt['path']['experiments_root'] if self.is_train else opt['path']['results_root']
-        self.results = ResultFiles(Path(folder) / 'validation' if self.is_train else folder)
+        protocol = protocol_block(opt, self.get_bare_model(self.net_g), self.recipe, self.device)
+        self.results = ResultFiles(Path(folder) / 'validation' if self.is_train else folder, protocol)
         self.validated_at: dict[str, Any] = {}
 
     # --- set-up ----------------------------------------------------------------------------------------------
@@ -193,16 +196,16 @@ class DerainModel(SRModel):
             if self.validated_at.get(name) == current_iter:
                 return  # the pipeline validates once more after the last iteration
             self.validated_at[name] = current_iter
-        metrics = self.opt['val'].get('metrics') or {}
         batches = tqdm(dataloader, unit='image', desc=name, disable=not self._shows_bar(), leave=False)
         rows = []
         for place, data in enumerate(batches):
             stem = Path(data['lq_path'][0]).stem
             kept = KeptImage.of(self.opt, name, place, stem, current_iter, save_img)
-            rows.append(self._validate_image(data, metrics, kept))
+            rows.append(self._validate_image(data, kept))
         rows = interleave(gather(rows))
+        metrics = [key for key in rows[0] if key not in COLUMNS]
         write = self.opt['rank'] == 0
-        means = self.results.add(name, current_iter if self.is_train else None, list(metrics), rows, write)
+        means = self.results.add(name, current_iter if self.is_train else None, metrics, rows, write)
         self.metric_results = means
         if self.is_train and metrics:
             self._initialize_best_metric_results(name)
@@ -211,34 +214,38 @@ class DerainModel(SRModel):
         if write:
             self._log_validation_metric_values(current_iter, name, tb_logger)
 
+    def _initialize_best_metric_results(self, dataset_name: str) -> None:
+        """BasicSR's, with the metrics of sets without targets too."""
+        self.best_metric_results = self.best_results()
+        if dataset_name not in self.best_metric_results:
+            kinds = (self.opt['val'].get(key) or {} for key in ('metrics_without_target', 'metrics'))
+            sides = {name: metric.get('better', 'higher') for metrics in kinds for name, metric in metrics.items()}
+            self.best_metric_results[dataset_name] = {
+                name: {'better': better, 'val': -math.inf if better == 'higher' else math.inf, 'iter': -1}
+                for name, better in sides.items()
+            }
+
     def _shows_bar(self) -> bool:
         return bool(self.opt['val'].get('pbar')) and self.opt['rank'] == 0
 
-    def _validate_image(self, data: dict[str, Any], metrics: dict[str, dict], kept: KeptImage) -> dict[str, Any]:
+    def _validate_image(self, data: dict[str, Any], kept: KeptImage) -> dict[str, Any]:
         start = time.perf_counter()
         self.feed_data(data)
         self.test()
+        finite = bool(self.output.isfinite().all())
         derained = to_uint8(self.output, self.recipe.rounding)  # waits for the device
-        row = {'image': Path(data['lq_path'][0]).stem, 'seconds': round(time.perf_counter() - start, 4), 'note': ''}
+        row = {'image': Path(data['lq_path'][0]).stem, 'seconds': round(time.perf_counter() - start, 4)}
         target = None if self.gt is None else to_uint8(self.gt)
         kept.write(derained, self.lq, target)
-        for metric, options in metrics.items():
-            row[metric], note = self._score(derained, target, options)
-            row['note'] = '; '.join(filter(None, (row['note'], note)))
+        val = self.opt['val']
+        metrics = (None if 'gt' in data else val.get('metrics_without_target')) or val.get('metrics') or {}
+        if finite:
+            scores, row['note'] = score_image(derained, target, metrics)
+        else:
+            scores, row['note'] = dict.fromkeys(metrics, math.nan), NOT_FINITE
+        row.update(scores)
         self.lq = self.gt = self.output = None
         return row
-
-    def _score(self, derained: Any, target: Any, options: dict[str, Any]) -> tuple[float, str]:
-        """A metric's value, and a note where it says nothing about the image."""
-        if target is None:
-            return math.nan, 'no target'
-        try:
-            value = float(calculate_metric({'img': derained, 'img2': target}, options))
-        except InputError as error:
-            return math.nan, str(error)
-        if math.isinf(value):
-            return value, 'equal to its target'
-        return value, '' if math.isfinite(value) else f'{options["type"]} is not a number'
 
     # --- files -----------------------------------------------------------------------------------------------
 

@@ -158,13 +158,13 @@ def to_uint8(image: Tensor, rounding: str = 'round') -> np.ndarray:
     """A picture from a network's output.
 
     Args:
-        image: ``(3, H, W)`` or ``(1, 3, H, W)`` RGB, clamped to [0, 1] here.
+        image: ``(3, H, W)`` or ``(1, 3, H, W)`` RGB, clamped to [0, 1] here; NaN becomes 0.
         rounding: ``round`` to the nearest (half to even), or ``truncate``.
 
     Returns:
         ``(H, W, 3)`` uint8, BGR.
     """
-    image = image.detach().float().cpu().clamp(0, 1)
+    image = image.detach().float().cpu().nan_to_num(0, 1, 0).clamp(0, 1)
     image = image[0] if image.ndim == 4 else image
     values = image.flip(0).permute(1, 2, 0).numpy() * np.float32(255)
     return (np.trunc(values) if rounding == 'truncate' else np.rint(values)).astype(np.uint8)

@@ -12,6 +12,7 @@ from ddsa_arch.ops.atomic import write_json
 from ddsa_arch.ops.tables import finite_mean, write_csv
 
 AVERAGE = 'Average'  # mean of the set means, as the field's tables have it
+COLUMNS = ('image', 'seconds', 'note')  # of a row, beside the metrics
 
 
 class ResultFiles:
@@ -19,14 +20,16 @@ class ResultFiles:
 
     ``<folder>/<set>.csv``: a row per image. ``summary.csv``: a row per set and iteration, and the average of the set
     means where there are several sets. ``results.json``: the same with the per-image rows and the seconds they took,
-    for programs. The CSV files hold no times, so that equal runs write equal files.
+    and the protocol, for programs. The CSV files hold no times, so that equal runs write equal files.
 
     Args:
         folder: made when the first results come. Results that lie there are kept and added to.
+        protocol: how the results come about, see ``models.protocol``.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, protocol: Mapping[str, Any] | None = None) -> None:
         self.folder = Path(folder)
+        self.protocol = dict(protocol or {})
         self.sets: dict[str, dict[str, Any]] = {}
         if (self.folder / 'results.json').is_file():
             self.sets = json.loads((self.folder / 'results.json').read_text(encoding='utf-8'))['sets']
@@ -61,7 +64,7 @@ class ResultFiles:
         return means
 
     def average(self, metrics: Sequence[str]) -> dict[str, float]:
-        """The mean of the newest set means, for each metric."""
+        """The mean of the newest set means, for each metric, over the sets that have it."""
         newest = [record['history'][-1] for record in self.sets.values()]
         return {m: finite_mean(e.get(m, math.nan) for e in newest) for m in metrics}
 
@@ -69,9 +72,12 @@ class ResultFiles:
         write_csv(self.folder / f'{name}.csv', rows, ['image', *metrics, 'note'])
         summary = [entry for record in self.sets.values() for entry in record['history']]
         summary.sort(key=lambda e: e['iteration'] or 0)
+        metrics = list(dict.fromkeys(m for entry in summary for m in entry if f'{m}_counted' in entry))
         if len(self.sets) > 1:
-            summary.append({'set': AVERAGE, **self.average(metrics)})
+            missing = self.protocol.get('missing_sets')
+            note = f'without {", ".join(missing)}' if missing else ''
+            summary.append({'set': AVERAGE, **self.average(metrics), 'note': note})
         counted = [f'{m}_counted' for m in metrics]
-        columns = ['set', 'iteration', 'images', *metrics, *counted]
+        columns = ['set', 'iteration', 'images', *metrics, *counted, 'note']
         write_csv(self.folder / 'summary.csv', summary, columns)
-        write_json(self.folder / 'results.json', {'sets': self.sets})
+        write_json(self.folder / 'results.json', {'protocol': self.protocol, 'sets': self.sets})

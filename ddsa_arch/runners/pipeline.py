@@ -36,7 +36,7 @@ from ddsa_arch.ops.atomic import write_text
 from ddsa_arch.ops.errors import InputError, clear_message
 from ddsa_arch.runners.option_files import load_options
 from ddsa_arch.runners.options import to_yaml
-from ddsa_arch.runners.preflight import check_run
+from ddsa_arch.runners.preflight import check_run, drop_missing_sets
 from ddsa_arch.runners.process import TIMEOUT, detect_launcher, keep_freed_memory, process_group, set_precision
 from ddsa_arch.runners.progress import Progress
 from ddsa_arch.runners.resume import resume_state
@@ -69,6 +69,7 @@ def run(
     force_yml: Sequence[str] = (),
     root: str | Path | None = None,
     progress: Progress | None = None,
+    allow_missing: bool = False,
 ) -> Path:
     """Run BasicSR's train or test pipeline.
 
@@ -81,6 +82,7 @@ def run(
         force_yml: see ``option_files.force``.
         root: gets ``experiments/``, ``results/`` and ``tb_logger/``; the current directory by default.
         progress: watches a training; one of its own by default.
+        allow_missing: test without the sets that are not on the disk.
 
     Returns:
         The folder of the experiment or of the results.
@@ -92,6 +94,8 @@ def run(
     options = load_options(option_file, is_train, force_yml)
     root = Path(root or Path.cwd()).resolve()
     complete(options, root, is_train, auto_resume, debug)
+    if not is_train:
+        drop_missing_sets(options, allow_missing)
     launcher = detect_launcher(launcher)
     use_gpu = options['num_gpu'] > 0
     if options['keep_memory'] and not use_gpu:
@@ -224,7 +228,7 @@ def write_resolved(options: dict[str, Any], option_file: str, folder: str | Path
     """Write the plain options of a run beside its log, as BasicSR copies its option file."""
     if options['rank'] != 0:
         return
-    added = ('is_train', 'auto_resume', 'dist', 'rank', 'world_size', 'root_path')
+    added = ('is_train', 'auto_resume', 'dist', 'rank', 'world_size', 'root_path', 'missing_sets')
     given = ('pretrain_network_g', 'strict_load_g', 'param_key_g', 'resume_state', 'ignore_resume_networks')
     plain = {k: v for k, v in options.items() if k not in added}
     plain['path'] = {k: v for k, v in options['path'].items() if k in given}

@@ -18,13 +18,15 @@ from torch.utils.data import Dataset
 from ddsa_arch.models.optimisation import build_optimiser, build_schedulers
 from ddsa_arch.models.progressive import ProgressivePatches
 from ddsa_arch.models.restore import Recipe
+from ddsa_arch.models.scoring import needs_target
 from ddsa_arch.ops.errors import InputError
 
 FLOAT_BYTES = 4  # weights are kept in float32
 OPTIMISER_COPIES = 2  # of all weights, in a state: AdamW's two moments; others are taken to be like it
 IN_WRITING = 2  # checkpoints beside those that stay: the one being written, and the latest or best
 MIB = 2**20
-SAMPLE_SHAPE = (128, 128, 3)  # of an image on which metrics are tried
+WITHOUT_TARGET = 'val.metrics_without_target'
+SAMPLE_SHAPE = (128, 256, 3)  # of an image on which metrics are tried
 
 
 def build_network(network_g: dict[str, Any], device: str = 'cpu') -> nn.Module:
@@ -47,6 +49,31 @@ def build_network(network_g: dict[str, Any], device: str = 'cpu') -> nn.Module:
         if device != 'meta':
             raise
         return build_network(network_g)
+
+
+def drop_missing_sets(options: dict[str, Any], allowed: bool) -> None:
+    """Take the test sets that are not on the disk out of the options, in place; ``missing_sets`` then names them.
+
+    Args:
+        options: of a test, completed.
+        allowed: whether a test may go on without them.
+
+    Raises:
+        InputError: sets are missing and must not be, or all are.
+    """
+    missing = {}
+    for phase, dataset in options['datasets'].items():
+        roots = [dataset[key] for key in ('dataroot_lq', 'dataroot_gt') if dataset.get(key)]
+        absent = [root for root in roots if not Path(root).exists()]
+        if absent:
+            missing[phase] = f'{dataset["name"]} ({absent[0]})'
+    if not missing:
+        return
+    if not allowed or len(missing) == len(options['datasets']):
+        remedy = 'make them with `ddsa data prepare`, or correct datasets.*.dataroot_lq and dataroot_gt'
+        also = '' if len(missing) == len(options['datasets']) else '; --allow-missing tests on the others'
+        raise InputError(f'not on the disk: {", ".join(missing.values())}; {remedy}{also}')
+    options['missing_sets'] = [options['datasets'].pop(phase)['name'] for phase in missing]
 
 
 def check_run(options: dict[str, Any], world_size: int) -> dict[str, Dataset]:
@@ -74,7 +101,9 @@ def check_run(options: dict[str, Any], world_size: int) -> dict[str, Dataset]:
         _check_training(options, net)
         _check_disk(options, net)
     Recipe(**options['val'].get('restore') or {}).check(net)
-    _check_metrics(options['val'].get('metrics') or {})
+    _check_metrics(options['val'].get('metrics') or {}, 'val.metrics')
+    if any(not d.get('dataroot_gt') for d in options['datasets'].values() if d['phase'] != 'train'):
+        _check_metrics(options['val'].get('metrics_without_target') or {}, WITHOUT_TARGET)
     sets = {}
     for dataset in options['datasets'].values():
         built = DATASET_REGISTRY.get(dataset['type'])(dataset)
@@ -171,7 +200,7 @@ def _check_progressive(options: dict[str, Any]) -> None:
         )
 
 
-def _check_metrics(metrics: dict[str, dict[str, Any]]) -> None:
+def _check_metrics(metrics: dict[str, dict[str, Any]], key: str) -> None:
     """Score a made-up image: a protocol that is not there would be found only at the first validation.
 
     Metrics of other packages may want images of another kind.
@@ -183,7 +212,9 @@ def _check_metrics(metrics: dict[str, dict[str, Any]]) -> None:
         try:
             calculate_metric({'img': image, 'img2': 255 - image}, metric)
         except (ValueError, TypeError) as error:
-            raise InputError(f'val.metrics.{name}: {metric["type"]} does not take these options: {error}') from error
+            raise InputError(f'{key}.{name}: {metric["type"]} cannot be used: {error}') from error
+        if key == WITHOUT_TARGET and needs_target(metric['type']):
+            raise InputError(f'{key}.{name}: {metric["type"]} compares with a target; put it into val.metrics')
 
 
 def _check_disk(options: dict[str, Any], net: nn.Module) -> None:

@@ -199,7 +199,8 @@ OPTIONS: Section = {
         'suffix': Key(str, None, 'Added to the names of these images.'),
         'pbar': Key(bool, False, 'Show a progress bar.'),
         'restore': RESTORE,
-        'metrics': Named(METRIC, 'Scores by the name they have in results.'),
+        'metrics': Named(METRIC, 'Scores of sets with targets, by the name they have in results.'),
+        'metrics_without_target': Named(METRIC, 'Scores of sets without targets: derain_niqe, derain_brisque.'),
     },
     'logger': {
         'print_freq': Key(int, 100, 'Steps between two log lines.', 'iterations', minimum=1),

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from ddsa_arch.models.protocol import describe_protocol
+from ddsa_arch.ops.scores import SCORES
+from ddsa_arch.ops.tables import markdown_table
 from ddsa_arch.runners import pipeline
 from ddsa_arch.runners.process import is_first_process
 
@@ -19,8 +24,38 @@ def test(option_file: str | Path, **flags: object) -> Path:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = pipeline.pipeline_parser('ddsa test', __doc__).parse_args(argv)
-    folder = test(args.opt, launcher=args.launcher, debug=args.debug, force_yml=args.force_yml, root=args.root)
+    parser = pipeline.pipeline_parser('ddsa test', __doc__)
+    parser.add_argument('--allow-missing', action='store_true', help='test without the sets that are not on the disk')
+    args = parser.parse_args(argv)
+    folder = test(
+        args.opt,
+        launcher=args.launcher,
+        debug=args.debug,
+        force_yml=args.force_yml,
+        root=args.root,
+        allow_missing=args.allow_missing,
+    )
     if is_first_process():
+        print(results_table(folder))
         print(f'scores: {folder / "summary.csv"}\nimages: {folder / "visualization"}')
     return 0
+
+
+def results_table(folder: str | Path) -> str:
+    """The scores of a test for a terminal: a row for each set, their average, and the protocol."""
+    with (Path(folder) / 'summary.csv').open(encoding='utf-8', newline='') as file:
+        rows = list(csv.DictReader(file))
+    protocol = json.loads((Path(folder) / 'results.json').read_text(encoding='utf-8'))['protocol']
+    metrics = [name.removesuffix('_counted') for name in rows[0] if name.endswith('_counted')]
+    shown = [[row['set'], row['images'], *(_shown(name, row[name]) for name in metrics)] for row in rows]
+    lines = [markdown_table(shown, ['set', 'images', *(SCORES[m].label if m in SCORES else m for m in metrics)])]
+    if protocol['missing_sets']:
+        lines.append(f'without {", ".join(protocol["missing_sets"])}: not on the disk')
+    lines.append(f'protocol: {describe_protocol(protocol)}')
+    return '\n'.join(lines)
+
+
+def _shown(name: str, value: str) -> str:
+    if value in ('', 'nan'):
+        return '-'
+    return SCORES[name].show(float(value)) if name in SCORES else f'{float(value):.4f}'

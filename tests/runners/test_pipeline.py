@@ -174,7 +174,7 @@ def test_a_set_without_targets_is_derained_and_not_scored(write_options, pairs):
     options = write_options('test', **{'datasets:test_1:dataroot_gt': None, 'val:save_img': True})
     folder = run_test(options)
     assert len(list((folder / 'visualization' / 'first').iterdir())) == 10
-    assert {r['note'] for r in rows(folder / 'first.csv')} == {'no target; no target'}
+    assert {r['note'] for r in rows(folder / 'first.csv')} == {'no target'}
 
 
 def test_averaged_weights_follow_their_definition_and_copy_buffers():

@@ -90,10 +90,10 @@ def test_makes_the_environment_once(environment, checkout, runner, capsys):
 
 def test_basicsr_comes_after_what_it_needs_and_alone(environment, checkout, runner):
     environment.ensure_environment(checkout)
-    steps = ('setuptools==', 'numpy==', 'torch==', 'basicsr==', '--editable')
+    steps = ('setuptools==', 'numpy==', 'torch==', 'basicsr==', 'brisque==', '--editable')
     order = [runner.commands.index(runner.called(name)[0]) for name in steps]
     assert order == sorted(order)
-    for name in ('basicsr==', '--editable'):
+    for name in ('basicsr==', 'brisque==', '--editable'):
         assert {'--no-deps', '--no-build-isolation'} <= set(runner.called(name)[0])
 
 
@@ -315,14 +315,14 @@ def test_requirements_name_all_that_setup_py_needs(environment):
     lines = environment.read_requirements(SCRIPTS / 'requirements.txt')
     names = {environment.project_name(line) for line in lines}
     assert all('==' in line for line in lines)
-    assert not names & {'basicsr', 'tb-nightly'}
+    assert not names & {'basicsr', 'brisque', 'tb-nightly'}
 
     (call,) = [n for n in ast.walk(ast.parse((ROOT / 'setup.py').read_text('utf-8')))
                if isinstance(n, ast.Call) and getattr(n.func, 'id', '') == 'setup']  # fmt: skip
     keywords = {k.arg: k.value for k in call.keywords}
     needs = ast.literal_eval(keywords['install_requires'])
     needs += itertools.chain(*ast.literal_eval(keywords['extras_require']).values())
-    assert {environment.project_name(need) for need in needs} - {'basicsr'} <= names
+    assert {environment.project_name(need) for need in needs} - {'basicsr', 'brisque'} <= names
 
 
 def test_help_needs_no_environment(environment, quickstart, run_tests, monkeypatch, capsys):

@@ -1,0 +1,120 @@
+"""How results came about: what must be known before two figures are compared."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import platform
+import sys
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from basicsr.utils.registry import METRIC_REGISTRY
+from torch import nn
+
+from ddsa_arch.models.restore import Recipe
+
+PACKAGES = ('torch', 'basicsr', 'numpy', 'opencv-python', 'scipy')
+IMAGES = ('img', 'img2')  # what a metric is called with; all else are its options
+
+
+def protocol_block(opt: dict[str, Any], net: nn.Module, recipe: Recipe, device: torch.device) -> dict[str, Any]:
+    """The protocol of a run, for ``results.json``.
+
+    Args:
+        opt: options of the run, completed.
+        net: that is tested or trained.
+        recipe: how images go through it.
+        device: where.
+
+    Returns:
+        ``metrics`` and ``metrics_without_target`` with every option, ``restore`` with the padding and tiling that the
+        network takes, ``rounding``, ``weights`` with their SHA-256 in a test, ``network``, ``options`` (a file beside
+        the results), ``missing_sets``, ``versions``, ``device``, ``dtype``.
+    """
+    val = opt['val']
+    weights = None if opt['is_train'] else weights_block(opt['path'])
+    return {
+        'metrics': metrics_block(val.get('metrics') or {}),
+        'metrics_without_target': metrics_block(val.get('metrics_without_target') or {}),
+        'rounding': recipe.rounding,
+        'restore': {
+            **asdict(recipe),
+            'size_multiple': recipe.multiple(net),
+            'tile_size': getattr(net, 'fixed_size', None) or recipe.tile_size,
+        },
+        'weights': weights,
+        'network': opt['network_g'],
+        'parameters': sum(p.numel() for p in net.parameters()),
+        'options': 'options.yml',
+        'missing_sets': opt.get('missing_sets', []),
+        'versions': versions(),
+        'device': device_name(device),
+        'processes': opt['world_size'],
+        'threads': torch.get_num_threads(),
+        'dtype': str(next(net.parameters()).dtype).removeprefix('torch.'),
+        'tf32': opt.get('tf32', False),
+        'channels_last': opt.get('channels_last', False),
+    }
+
+
+def describe_protocol(protocol: dict[str, Any]) -> str:
+    """A protocol in one line, for people."""
+    metrics = {**protocol['metrics'], **protocol['metrics_without_target']}
+    kinds = sorted({m['protocol'] for m in metrics.values() if 'protocol' in m})
+    restore, weights = protocol['restore'], protocol['weights']
+    tiles = f'tiles of {restore["tile_size"]}' if restore['tile_size'] else 'whole images'
+    parts = [
+        *(f'Y {kind}' for kind in kinds),
+        f'outputs {"rounded" if protocol["rounding"] == "round" else "truncated"} to 8 bits',
+        f'{tiles} padded to multiples of {restore["size_multiple"]}' if restore['size_multiple'] > 1 else tiles,
+        f'weights {weights["sha256"][:12]}' if weights else 'no weights loaded',
+    ]
+    return ', '.join(parts)
+
+
+def metrics_block(metrics: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Each metric with every option, those that were left out at their defaults."""
+    block = {}
+    for name, options in metrics.items():
+        parameters = inspect.signature(METRIC_REGISTRY.get(options['type'])).parameters
+        defaults = {k: p.default for k, p in parameters.items() if k not in IMAGES and p.default is not p.empty}
+        block[name] = {**defaults, **options}
+    return block
+
+
+def weights_block(paths: dict[str, Any]) -> dict[str, Any] | None:
+    """Which weights are tested; None for those that the network was built with."""
+    file = paths.get('pretrain_network_g')
+    if not file:
+        return None
+    return {'file': str(file), 'sha256': sha256(file), 'key': paths.get('param_key_g')}
+
+
+def sha256(path: str | Path) -> str:
+    """The digest of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with Path(path).open('rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Of Python, of this package and of what its results depend on."""
+    found = {'python': platform.python_version(), 'ddsa_arch': sys.modules['ddsa_arch'].__version__}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # such as opencv-python-headless in its place
+            found[package] = 'not known'
+    return found
+
+
+def device_name(device: torch.device) -> str:
+    """Such as ``cuda: NVIDIA H200`` or ``cpu: x86_64``."""
+    name = torch.cuda.get_device_name(device) if device.type == 'cuda' else platform.machine()
+    return f'{device.type}: {name}'
