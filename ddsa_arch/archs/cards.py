@@ -93,3 +93,10 @@ CARDS = (
 def published_scores() -> dict[str, Any]:
     """The tables of ``published.yml``, which explains itself."""
     return yaml.safe_load(PUBLISHED.read_text(encoding='utf-8'))
+
+
+def printed_digits(table: dict[str, Any]) -> tuple[int, int]:
+    """Decimals of the first and the second score of a table, at least 2 and 3: YAML drops the zeros at the end."""
+    pairs = [pair for scores in table['rows'].values() for pair in scores.values()]
+    first, second = (max(len(str(pair[place]).partition('.')[2]) for pair in pairs) for place in (0, 1))
+    return max(first, 2), max(second, 3)

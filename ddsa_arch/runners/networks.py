@@ -9,7 +9,7 @@ from typing import Any
 
 from basicsr.utils.registry import ARCH_REGISTRY
 
-from ddsa_arch.archs.cards import CARDS, Card, published_scores
+from ddsa_arch.archs.cards import CARDS, Card, printed_digits, published_scores
 from ddsa_arch.archs.complexity import Complexity, complexity
 from ddsa_arch.ops.benchmarks import TEST_SETS
 from ddsa_arch.ops.tables import markdown_table
@@ -72,7 +72,7 @@ def page() -> str:
     """archs/README.md."""
     parts = [PAGE_HEAD, markdown_table(rows(), COLUMNS), '', SCORES_HEAD]
     for table in published_scores().values():
-        sets, places = _sets(table), _places(table)
+        sets, places = _sets(table), printed_digits(table)
         own = f', own for {", ".join(table["own"])}' if 'own' in table else ''
         seen = '' if table['checked'] else ' Written down from memory, not checked again.'
         parts += [
@@ -96,13 +96,6 @@ def _sets(table: dict[str, Any]) -> list[str]:
     five = [benchmark.name for benchmark in TEST_SETS]
     order = [*(s for s in five if s in found), *(s for s in found if s not in five and s != 'average')]
     return order + (['average'] if 'average' in found else [])
-
-
-def _places(table: dict[str, Any]) -> tuple[int, int]:
-    """Decimals of the first and the second score of a table, at least 2 and 3: YAML drops the zeros at the end."""
-    pairs = [pair for scores in table['rows'].values() for pair in scores.values()]
-    first, second = (max(len(str(pair[place]).partition('.')[2]) for pair in pairs) for place in (0, 1))
-    return max(first, 2), max(second, 3)
 
 
 def _pair(scores: Sequence[float] | None, places: tuple[int, int]) -> str:
