@@ -12,6 +12,7 @@ import yaml
 
 PUBLISHED = Path(__file__).with_name('published.yml')
 NOT_SEEN = 'no licence seen'
+EXCEPTIONS = ('own', 'retrained')  # keys of published.yml for rows whose provenance is not their table's
 
 
 @dataclass(frozen=True)
@@ -100,3 +101,15 @@ def printed_digits(table: dict[str, Any]) -> tuple[int, int]:
     pairs = [pair for scores in table['rows'].values() for pair in scores.values()]
     first, second = (max(len(str(pair[place]).partition('.')[2]) for pair in pairs) for place in (0, 1))
     return max(first, 2), max(second, 3)
+
+
+def provenance(table: dict[str, Any], row: str) -> str:
+    """Of one row of a table: ``own``, ``retrained``, ``quoted`` or ``re-evaluated``."""
+    return next((kind for kind in EXCEPTIONS if row in table.get(kind, ())), table['provenance'])
+
+
+def describe_provenance(table: dict[str, Any]) -> str:
+    """Of a table, with the rows that differ."""
+    return table['provenance'] + ''.join(
+        f', {kind} for {", ".join(table[kind])}' for kind in EXCEPTIONS if kind in table
+    )

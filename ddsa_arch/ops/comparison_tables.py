@@ -33,6 +33,7 @@ class Row:
         kind: ``measured`` or ``reported``.
         digits: printed after the point, by score; the scores' own by default.
         switches: for ablations, whether each part is there.
+        provenance: of a reported row, such as ``own`` or ``quoted``.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Row:
     kind: str = MEASURED
     digits: Mapping[str, int] = field(default_factory=dict)
     switches: Mapping[str, bool] | None = None
+    provenance: str = ''
 
     @property
     def label(self) -> str:

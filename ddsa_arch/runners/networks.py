@@ -9,7 +9,7 @@ from typing import Any
 
 from basicsr.utils.registry import ARCH_REGISTRY
 
-from ddsa_arch.archs.cards import CARDS, Card, printed_digits, published_scores
+from ddsa_arch.archs.cards import CARDS, Card, describe_provenance, printed_digits, published_scores
 from ddsa_arch.archs.complexity import Complexity, complexity
 from ddsa_arch.ops.benchmarks import TEST_SETS
 from ddsa_arch.ops.tables import markdown_table
@@ -73,13 +73,12 @@ def page() -> str:
     parts = [PAGE_HEAD, markdown_table(rows(), COLUMNS), '', SCORES_HEAD]
     for table in published_scores().values():
         sets, places = _sets(table), printed_digits(table)
-        own = f', own for {", ".join(table["own"])}' if 'own' in table else ''
         seen = '' if table['checked'] else ' Written down from memory, not checked again.'
         parts += [
             f'### [{table["title"][0].upper()}{table["title"][1:]}]({table["url"]})',
             '',
             f'Trained on: {table["training"]}. Scores: {table["metric"]}. '
-            f'Provenance: {table["provenance"]}{own}.{seen}',
+            f'Provenance: {describe_provenance(table)}.{seen}',
             '',
             markdown_table(
                 [[method, *(_pair(scores.get(s), places) for s in sets)] for method, scores in table['rows'].items()],

@@ -1,0 +1,257 @@
+"""``ddsa compare``: several methods on the same images: tables, paired differences, and a gallery to look at."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ddsa_arch.models.protocol import versions
+from ddsa_arch.ops.atomic import write_json, write_text
+from ddsa_arch.ops.benchmarks import TEST_SETS
+from ddsa_arch.ops.comparison_tables import to_latex, to_markdown
+from ddsa_arch.ops.errors import InputError, did_you_mean
+from ddsa_arch.ops.gallery import GalleryImage, write_gallery
+from ddsa_arch.ops.images import natural_key
+from ddsa_arch.ops.quality import PROTOCOLS
+from ddsa_arch.ops.scores import SCORES
+from ddsa_arch.runners import comparison_report as report
+from ddsa_arch.runners.compared_runs import (
+    RAINY,
+    Method,
+    common_sets,
+    compared_set,
+    find_sources,
+    read_methods,
+)
+from ddsa_arch.runners.compared_scores import SetScores, score_set
+
+PAGE, MARKDOWN = 'gallery.html', 'comparison.md'
+TARGET = 'Target'
+GALLERY_IMAGES = 100
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What ``compare`` found.
+
+    Args:
+        folder: where its files lie.
+        methods: in the order shown.
+        sets: the scores of each set.
+        table: the main table, as Markdown.
+        warnings: what a reader of the figures should know.
+    """
+
+    folder: Path
+    methods: Sequence[Method]
+    sets: Sequence[SetScores]
+    table: str
+    warnings: Sequence[str]
+
+
+def compare(
+    runs: Sequence[str],
+    out: str | Path,
+    *,
+    targets: Sequence[str] = (),
+    inputs: Sequence[str] = (),
+    metrics: Sequence[str] | None = None,
+    protocol: str = 'paper',
+    layout: str = 'sets',
+    reference: str | None = None,
+    allow_missing: bool = False,
+    gallery_images: int = GALLERY_IMAGES,
+    threads: int | None = None,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> Comparison:
+    """Compare methods by images that lie on the disk, all scored anew by one protocol.
+
+    Args:
+        runs: ``[NAME=]FOLDER``: what ``ddsa test`` wrote, or images (of one set, or in a folder for each set).
+        out: gets comparison.md, .csv and .tex, images.csv, differences.csv, protocol.json and gallery.html.
+        targets: ``[SET=]FOLDER`` or LMDB of clean images; by default those that the runs were tested with.
+        inputs: likewise of rainy images, which are then a row of their own.
+        metrics: ``psnr``, ``ssim``, ``niqe``, ``brisque``; by default the first two, or the others without targets.
+        protocol: of PSNR and SSIM, ``paper`` or ``basicsr``.
+        layout: ``sets``; ``table1``, ``table2`` or ``table3`` take the shape of that table of the paper, and add the
+            scores that it reports.
+        reference: the method whose differences from the others are looked at; by default the first.
+        allow_missing: compare on the images that all methods have, where some lack some.
+        gallery_images: how many images of each set the page shows; 0 for no page.
+        threads: images scored at once; by default as many as there are processors.
+        overwrite: replace an earlier comparison in ``out``.
+        progress: show bars.
+
+    Raises:
+        InputError: what the user can mend; nothing is written then.
+    """
+    out = Path(out)
+    for flag, value, least in (('--gallery', gallery_images, 0), ('--threads', threads, 1)):
+        if value is not None and value < least:
+            raise InputError(f'{flag} {value}: wanted {least} or more')
+    _check_out(out, overwrite)
+    methods = read_methods(runs)
+    names = common_sets(methods)
+    clean = find_sources(targets, methods, 'dataroot_gt', '--target', names)
+    rainy = find_sources(inputs, methods, 'dataroot_lq', '--input', names)
+    if rainy and RAINY not in [method.name for method in methods]:
+        methods = [Method(RAINY, Path(next(iter(rainy.values())).root), dict(rainy)), *methods]
+    candidates = [method.name for method in methods]
+    reference = reference or next(name for name in candidates if name != RAINY)
+    if reference not in candidates:
+        raise InputError(f'--reference {reference}: no such run{did_you_mean(reference, candidates)}')
+    compared = [compared_set(name, methods, clean.get(name), allow_missing) for name in _in_order(names)]
+    scored = [score_set(one, metrics, protocol, threads or _processors(), progress) for one in compared]
+    warnings = [w for one in scored for w in one.warnings] + report.protocol_warnings(methods)
+    table, caption = report.main_table(methods, scored, layout, protocol)
+    differences = report.differences(scored, reference)
+    with _whole_folder(out) as folder:
+        write_text(folder / 'comparison.tex', to_latex(table, caption))
+        report.write_means(folder / 'comparison.csv', report.rows(methods, scored, layout), scored)
+        report.write_images(folder / 'images.csv', scored)
+        report.write_differences(folder / 'differences.csv', differences)
+        write_json(folder / 'protocol.json', report.protocol_record(methods, scored, protocol, versions()))
+        page = report.page(table, caption, methods, scored, differences, reference, warnings, layout)
+        write_text(folder / MARKDOWN, page)
+        if gallery_images:
+            _write_page(folder / PAGE, methods, scored, [caption, *warnings], gallery_images, progress)
+    return Comparison(out, methods, scored, to_markdown(table), warnings)
+
+
+def _processors() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
+def _check_out(out: Path, overwrite: bool) -> None:
+    """Only what an earlier comparison has written is ever replaced."""
+    if not out.exists():
+        return
+    if not out.is_dir() or (any(out.iterdir()) and not (out / MARKDOWN).is_file()):
+        raise InputError(f'{out} is there and holds something else than a comparison; name another folder with -o')
+    if any(out.iterdir()) and not overwrite:
+        raise InputError(f'{out} holds a comparison already; give --overwrite, or another folder with -o')
+
+
+@contextlib.contextmanager
+def _whole_folder(out: Path) -> Iterator[Path]:
+    """A folder that takes its place when all is written, and leaves nothing otherwise."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_name(f'{out.name}.{os.getpid()}.part')
+    part.mkdir()
+    try:
+        yield part
+        if out.exists():
+            shutil.rmtree(out)
+        os.replace(part, out)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    """The benchmarks in the order of the field's tables, then others by name."""
+    known = [benchmark.name for benchmark in TEST_SETS]
+    return sorted(names, key=lambda n: (known.index(n) if n in known else len(known), natural_key(n)))
+
+
+def _write_page(
+    path: Path,
+    methods: Sequence[Method],
+    scored: Sequence[SetScores],
+    remarks: Sequence[str],
+    most: int,
+    progress: bool,
+) -> None:
+    """The gallery of the methods that have images."""
+    shown = [m.name for m in methods if m.images]
+    has_targets = any(one.compared.targets for one in scored)
+    used = list(dict.fromkeys(metric for one in scored for metric in one.metrics))
+    cut = [
+        f'{one.compared.name}: the first {most} of {len(one.compared.stems)} images'
+        for one in scored
+        if len(one.compared.stems) > most
+    ]
+    images = (image for one in scored for image in islice(_gallery_images(one, shown), most))
+    count = sum(min(len(one.compared.stems), most) for one in scored)
+    write_gallery(
+        path,
+        'Comparison: ' + ', '.join(name for name in shown if name != RAINY),
+        [*shown, TARGET] if has_targets else shown,
+        [SCORES[name] for name in used],
+        tqdm(images, total=count, desc='pictures', unit='image', disable=None if progress else True),
+        target=TARGET if has_targets else None,
+        remarks=[*remarks, *cut],
+    )
+
+
+def _gallery_images(one: SetScores, shown: Sequence[str]) -> Iterator[GalleryImage]:
+    compared = one.compared
+    for place, stem in enumerate(compared.stems):
+        pictures = {
+            name: method.read(compared.name, stem)
+            for name, method in compared.methods.items()
+            if compared.name in method.images
+        }
+        if compared.targets:
+            pictures[TARGET] = compared.targets.read(stem)
+        scores = {name: {m: of[m][place] for m in one.metrics} for name, of in one.values.items() if name in shown}
+        notes = {name: of[place] for name, of in one.notes.items() if of[place] and name in shown}
+        yield GalleryImage(compared.name, stem, pictures, scores, notes)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog='ddsa compare', description=__doc__)
+    parser.add_argument('runs', nargs='+', metavar='[NAME=]RUN', help='results/NAME of a test, or a folder of images')
+    parser.add_argument('-o', '--out', default='comparison', metavar='DIR', help='gets the files (comparison)')
+    parser.add_argument(
+        '--target', nargs='+', default=[], metavar='[SET=]DIR', help='clean images (those that the runs name)'
+    )
+    parser.add_argument(
+        '--input', nargs='+', default=[], metavar='[SET=]DIR', help='rainy images (those that the runs name)'
+    )
+    parser.add_argument('--metrics', nargs='+', metavar='NAME', help='psnr, ssim, niqe, brisque')
+    parser.add_argument('--protocol', choices=PROTOCOLS, default='paper', help='of PSNR and SSIM (paper)')
+    layouts = parser.add_mutually_exclusive_group()
+    for number, what in ((1, 'the five sets'), (2, 'real photos'), (3, 'the ablation')):
+        layouts.add_argument(
+            f'--table{number}', dest='layout', action='store_const', const=f'table{number}', default='sets',
+            help=f'in the shape of table {number} of the paper, {what}, beside the scores that it reports',
+        )  # fmt: skip
+    parser.add_argument('--reference', metavar='NAME', help='the run whose differences are looked at (the first)')
+    parser.add_argument('--allow-missing', action='store_true', help='compare on the images that all runs have')
+    parser.add_argument(
+        '--gallery', type=int, default=GALLERY_IMAGES, metavar='N', help='images of each set on the page, 0 for none'
+    )
+    parser.add_argument('--threads', type=int, metavar='N', help='images scored at once (all processors)')
+    parser.add_argument('--overwrite', action='store_true', help='replace an earlier comparison')
+    args = parser.parse_args(argv)
+    result = compare(
+        args.runs,
+        args.out,
+        targets=args.target,
+        inputs=args.input,
+        metrics=args.metrics,
+        protocol=args.protocol,
+        layout=args.layout,
+        reference=args.reference,
+        allow_missing=args.allow_missing,
+        gallery_images=args.gallery,
+        threads=args.threads,
+        overwrite=args.overwrite,
+        progress=True,
+    )
+    print(result.table)
+    print('\n'.join(f'note: {warning}' for warning in result.warnings), end='\n' if result.warnings else '')
+    print(f'tables: {result.folder / MARKDOWN} (.csv, .tex), images.csv, differences.csv')
+    if args.gallery:
+        print(f'pictures: {result.folder / PAGE}')
+    return 0

@@ -1,0 +1,300 @@
+"""What ``ddsa compare`` writes beside the pictures: tables, differences, protocol, and the page of text about them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ddsa_arch.archs.cards import describe_provenance, printed_digits, provenance, published_scores
+from ddsa_arch.models.protocol import describe_protocol
+from ddsa_arch.ops.benchmarks import TEST_SETS, scene_of
+from ddsa_arch.ops.comparison_tables import (
+    AVERAGE,
+    LEGEND,
+    REPORTED,
+    Row,
+    Table,
+    ablation_table,
+    methods_table,
+    sets_table,
+    to_markdown,
+    with_average,
+)
+from ddsa_arch.ops.errors import InputError
+from ddsa_arch.ops.paired import CONFIDENCE, PairedDifference, paired_difference
+from ddsa_arch.ops.scores import SCORES
+from ddsa_arch.ops.tables import markdown_table, write_csv
+from ddsa_arch.runners.compared_runs import RAINY, Method
+from ddsa_arch.runners.compared_scores import SetScores
+
+REPORTED_TABLES = {'table1': 'ddsa_table1', 'table2': 'ddsa_table2', 'table3': 'ddsa_table3'}
+REPORTED_AVERAGE = 'average'  # as published.yml calls it
+ABLATION_PARTS = ('DSA', 'SSA', 'GDFN', 'MSFN', 'SA')
+MOST_NOTES = 20  # images that the page names one by one
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One method against the reference, by one score of one set."""
+
+    method: str
+    reference: str
+    set: str
+    score: str
+    found: PairedDifference
+
+
+# --- tables --------------------------------------------------------------------------------------------------
+
+
+def rows(methods: Sequence[Method], scored: Sequence[SetScores], layout: str) -> list[Row]:
+    """The measured methods, then those that the paper's table of this layout reports."""
+    names = {one.compared.name: one.metrics for one in scored}
+    if layout == 'table1':
+        names = {benchmark.name: ('psnr', 'ssim') for benchmark in TEST_SETS}
+    scores = list(dict.fromkeys(metric for metrics in names.values() for metric in metrics))
+    found = []
+    for method in methods:
+        means = {one.compared.name: {m: one.mean(method.name, m) for m in one.metrics} for one in scored}
+        found.append(Row(method.name, with_average(means, list(names), scores), switches=_switches(method)))
+    if layout in REPORTED_TABLES:
+        found += _reported(published_scores()[REPORTED_TABLES[layout]], layout)
+    return found
+
+
+def _reported(table: Mapping[str, Any], layout: str) -> list[Row]:
+    kinds = ('niqe', 'brisque') if layout == 'table2' else ('psnr', 'ssim')
+    digits = dict(zip(kinds, printed_digits(table), strict=True))
+    found = []
+    for name, of in table['rows'].items():
+        origin = provenance(table, name)
+        means = {(AVERAGE if s == REPORTED_AVERAGE else s): dict(zip(kinds, v, strict=True)) for s, v in of.items()}
+        switches = None
+        if layout == 'table3':  # such as `(a) DSA + MSFN + SA`
+            name, _, parts = name.partition(' ')
+            switches = {part: part in parts.split(' + ') for part in ABLATION_PARTS}
+        found.append(Row(name, means, REPORTED, digits, switches, origin))
+    return found
+
+
+def _switches(method: Method) -> dict[str, bool] | None:
+    """Which parts of the ablation a tested DDSANet has."""
+    network = (method.protocol or {}).get('network') or {}
+    if network.get('type') != 'DDSANet':
+        return None
+    attention, gdfn = network.get('attention', 'dual'), network.get('ffn', 'msfn') == 'gdfn'
+    return {
+        'DSA': attention in ('dual', 'dense'),
+        'SSA': attention in ('dual', 'sparse'),
+        'GDFN': gdfn,
+        'MSFN': not gdfn,
+        'SA': bool(network.get('spatial_attention', True)),
+    }
+
+
+def main_table(methods: Sequence[Method], scored: Sequence[SetScores], layout: str, protocol: str) -> tuple[Table, str]:
+    """The table of a layout, and what stands below it."""
+    found = rows(methods, scored, layout)
+    columns = {one.compared.name: one.metrics for one in scored}
+    reported_sets = {'table1': [b.name for b in TEST_SETS], 'table2': ['real'], 'table3': ['Rain100H']}.get(layout, [])
+    kinds = ('niqe', 'brisque') if layout == 'table2' else ('psnr', 'ssim')
+    if layout != 'sets' and not any(set(kinds) & set(metrics) for metrics in columns.values()):
+        labels = ' and '.join(SCORES[kind].label for kind in kinds)
+        wanted = ' '.join(kinds)
+        raise InputError(f'--{layout} is a table of {labels}, and no run was scored so; give --metrics {wanted}')
+    columns = {**dict.fromkeys(reported_sets, kinds), **columns}
+    if len(columns) > 1 and layout in ('sets', 'table1'):
+        shared = [m for m in SCORES if all(m in metrics for metrics in columns.values())]
+        columns |= {AVERAGE: shared} if shared else {}
+    caption = _caption(scored, protocol)
+    if layout == 'table2':
+        return methods_table(found, list(columns.items())), caption
+    if layout == 'table3':
+        return ablation_table(found, list(columns.items()), ABLATION_PARTS), caption
+    return sets_table(found, list(columns.items())), caption
+
+
+def _caption(scored: Sequence[SetScores], protocol: str) -> str:
+    metrics = {metric for one in scored for metric in one.metrics}
+    parts = []
+    if metrics & {'psnr', 'ssim'}:
+        rounding = {'paper': 'rounded', 'basicsr': 'not rounded'}[protocol]
+        parts.append(f'PSNR and SSIM on Y of BT.601, {rounding} (protocol {protocol}), whole images of 8 bits')
+    if metrics & {'niqe', 'brisque'}:
+        parts.append("NIQE and BRISQUE by their authors' formulas, no resizing, lower is better")
+    return '; '.join(parts) + '. Average: mean of the set means.'
+
+
+def write_means(path: Path, found: Sequence[Row], scored: Sequence[SetScores]) -> None:
+    """A row for each method: the average of each score, then the mean of each set."""
+    metrics = list(dict.fromkeys(m for one in scored for m in one.metrics))
+    sets = list(dict.fromkeys(name for row in found for name in row.means if name != AVERAGE))
+    table = []
+    for row in found:
+        cells: dict[str, Any] = {'network': row.name, 'source': row.kind, 'provenance': row.provenance}
+        cells |= {m: _cell(row.value(AVERAGE, m)) for m in metrics}
+        cells |= {f'{name}_{m}': _cell(row.value(name, m)) for name in sets for m in metrics}
+        table.append(cells)
+    write_csv(
+        path, table, ['network', 'source', 'provenance', *metrics, *(f'{name}_{m}' for name in sets for m in metrics)]
+    )
+
+
+def write_images(path: Path, scored: Sequence[SetScores]) -> None:
+    """A row for each image of each method."""
+    metrics = list(dict.fromkeys(m for one in scored for m in one.metrics))
+    table = [
+        {
+            'set': one.compared.name,
+            'image': stem,
+            'network': name,
+            **{m: values[m][place] for m in one.metrics},
+            'note': one.notes[name][place],
+        }
+        for one in scored
+        for name, values in one.values.items()
+        for place, stem in enumerate(one.compared.stems)
+    ]
+    write_csv(path, table, ['set', 'image', 'network', *metrics, 'note'])
+
+
+def _cell(value: float) -> float | str:
+    return value if math.isfinite(value) else ''
+
+
+# --- differences ---------------------------------------------------------------------------------------------
+
+
+def differences(scored: Sequence[SetScores], reference: str) -> list[Difference]:
+    """Each method but the rainy images against the reference, image by image."""
+    found = []
+    for one in scored:
+        name = one.compared.name
+        if reference not in one.values:
+            continue
+        scenes = [scene_of(name, stem) for stem in one.compared.stems]
+        for method, values in one.values.items():
+            if method in (reference, RAINY):
+                continue
+            for metric in one.metrics:
+                of = paired_difference(
+                    values[metric], one.values[reference][metric], SCORES[metric].higher_is_better, scenes,
+                    (method, reference),
+                )  # fmt: skip
+                found.append(Difference(method, reference, name, metric, of))
+    return found
+
+
+def write_differences(path: Path, found: Sequence[Difference]) -> None:
+    """A row for each method, set and score; means are of method less reference."""
+    table = [
+        {'network': d.method, 'reference': d.reference, 'set': d.set, 'score': d.score, **asdict(d.found)}
+        for d in found
+    ]
+    fields = list(PairedDifference.__dataclass_fields__)
+    write_csv(path, table, ['network', 'reference', 'set', 'score', *fields])
+
+
+def _difference_row(d: Difference) -> list[str]:
+    score, found = SCORES[d.score], d.found
+    digits = score.digits + 1
+    interval = f'{found.low:+.{digits}f} to {found.high:+.{digits}f}' if math.isfinite(found.low) else '-'
+    mean = f'{found.mean:+.{digits}f}' if math.isfinite(found.mean) else '-'
+    equal = found.scenes - found.wins - found.losses
+    p = f'{found.p_value:.2g}' if math.isfinite(found.p_value) else '-'
+    counts = f'{found.wins} / {equal} / {found.losses}'
+    return [d.method, d.set, score.label, mean, interval, counts, p, found.verdict]
+
+
+# --- page and protocol -----------------------------------------------------------------------------------------
+
+
+def page(
+    table: Table,
+    caption: str,
+    methods: Sequence[Method],
+    scored: Sequence[SetScores],
+    found: Sequence[Difference],
+    reference: str,
+    warnings: Sequence[str],
+    layout: str,
+) -> str:
+    """comparison.md."""
+    parts = ['# Comparison', '', to_markdown(table), '', LEGEND, caption, '']
+    if layout in REPORTED_TABLES:
+        parts += [_about_reported(published_scores()[REPORTED_TABLES[layout]]), '']
+    if warnings:
+        parts += ['## Notes', '', *(f'* {warning}' for warning in warnings), '']
+    if found:
+        interval = f'{100 * CONFIDENCE:.0f} % interval'
+        header = ['method', 'set', 'score', 'difference', interval, 'better / equal / worse', 'p', 'verdict']
+        parts += [
+            f'## Differences from {reference}',
+            '',
+            markdown_table([_difference_row(d) for d in found], header),
+            '',
+            f'Method less {reference} on the same images: mean with its bootstrap interval, in how many images the '
+            'method is the better one, and the two-sided sign test. Several rains on one photo count as one image.',
+            '',
+        ]
+    parts += ['## Runs', '', markdown_table([_run_row(m) for m in methods], ['name', 'folder', 'tested with']), '']
+    notes = [
+        f'* {one.compared.name}, {stem}, {name}: {of[place]}'
+        for one in scored
+        for name, of in one.notes.items()
+        for place, stem in enumerate(one.compared.stems)
+        if of[place]
+    ]
+    if notes:
+        more = [f'* and {len(notes) - MOST_NOTES} more, see images.csv'] if len(notes) > MOST_NOTES else []
+        parts += ['## Images that count less or not at all', '', *notes[:MOST_NOTES], *more, '']
+    return '\n'.join(parts)
+
+
+def _about_reported(table: Mapping[str, Any]) -> str:
+    return (
+        f'Reported rows: [{table["title"]}]({table["url"]}); trained on {table["training"]}; {table["metric"]}; '
+        f'{describe_provenance(table)}. They were not measured here.'
+    )
+
+
+def _run_row(method: Method) -> list[str]:
+    network = ((method.protocol or {}).get('network') or {}).get('type')
+    how = f'{network}: {describe_protocol(method.protocol)}' if network else 'images'
+    return [method.name, str(method.path), how]
+
+
+def protocol_warnings(methods: Sequence[Method]) -> list[str]:
+    """Where tested runs made their images in different ways."""
+    tested = [m for m in methods if m.protocol and m.protocol.get('rounding')]
+    rounded = [m.name for m in tested if m.protocol['rounding'] == 'round']
+    cut = [m.name for m in tested if m.protocol['rounding'] != 'round']
+    if not rounded or not cut:
+        return []
+    return [
+        f'outputs of {", ".join(cut)} were truncated to 8 bits, those of {", ".join(rounded)} rounded, '
+        'which is worth up to 0.2 dB'
+    ]
+
+
+def protocol_record(
+    methods: Sequence[Method], scored: Sequence[SetScores], protocol: str, packages: Mapping[str, str]
+) -> dict[str, Any]:
+    """How the comparison came about."""
+    return {
+        'protocol': protocol,
+        'versions': dict(packages),
+        'sets': {
+            one.compared.name: {
+                'images': len(one.compared.stems),
+                'left_out': list(one.compared.left_out),
+                'metrics': list(one.metrics),
+                'targets': one.compared.targets.root if one.compared.targets else None,
+            }
+            for one in scored
+        },
+        'runs': {m.name: {'folder': str(m.path), 'protocol': m.protocol} for m in methods},
+    }
