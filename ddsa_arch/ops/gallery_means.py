@@ -47,6 +47,8 @@ def means_table(
         for index, score in enumerate(scores)
     ]  # fmt: skip
     for method, name in enumerate(methods):
+        if name == target and not any(math.isfinite(v) for _, of in groups for values in of for v in values[method]):
+            continue  # nothing scores the ground truth
         kind = ' class="target"' if name == target else ''
         cells = ''.join(column[method] for column in columns)
         lines.append(f'<tr{kind}><th scope="row"><bdi>{html.escape(name)}</bdi></th>{cells}</tr>')

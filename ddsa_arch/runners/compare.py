@@ -22,6 +22,7 @@ from ddsa_arch.ops.gallery import GalleryImage, write_gallery
 from ddsa_arch.ops.images import natural_key
 from ddsa_arch.ops.quality import PROTOCOLS
 from ddsa_arch.ops.scores import SCORES
+from ddsa_arch.runners import comparison_page as wording
 from ddsa_arch.runners import comparison_report as report
 from ddsa_arch.runners.compared_runs import (
     RAINY,
@@ -111,7 +112,7 @@ def compare(
         raise InputError(f'--reference {reference}: no such run{did_you_mean(reference, candidates)}')
     compared = [compared_set(name, methods, clean.get(name), allow_missing) for name in _in_order(names)]
     scored = [score_set(one, metrics, protocol, threads or _processors(), progress) for one in compared]
-    warnings = [w for one in scored for w in one.warnings] + report.protocol_warnings(methods)
+    warnings = [w for one in scored for w in one.warnings] + wording.protocol_warnings(methods)
     table, caption = report.main_table(methods, scored, layout, protocol)
     differences = report.differences(scored, reference)
     with _whole_folder(out) as folder:
@@ -119,11 +120,12 @@ def compare(
         report.write_means(folder / 'comparison.csv', report.rows(methods, scored, layout), scored)
         report.write_images(folder / 'images.csv', scored)
         report.write_differences(folder / 'differences.csv', differences)
-        write_json(folder / 'protocol.json', report.protocol_record(methods, scored, protocol, versions()))
-        page = report.page(table, caption, methods, scored, differences, reference, warnings, layout)
+        write_json(folder / 'protocol.json', wording.protocol_record(methods, scored, protocol, versions()))
+        page = wording.page(table, caption, methods, scored, differences, reference, warnings, layout)
         write_text(folder / MARKDOWN, page)
         if gallery_images:
-            _write_page(folder / PAGE, methods, scored, [caption, *warnings], gallery_images, progress)
+            remarks = wording.remarks(caption, warnings, methods, differences)
+            _write_page(folder / PAGE, methods, scored, remarks, gallery_images, progress)
     return Comparison(out, methods, scored, to_markdown(table), warnings)
 
 
@@ -184,7 +186,7 @@ def _write_page(
     count = sum(min(len(one.compared.stems), most) for one in scored)
     write_gallery(
         path,
-        'Comparison: ' + ', '.join(name for name in shown if name != RAINY),
+        'Comparison on ' + ', '.join(one.compared.name for one in scored),
         [*shown, TARGET] if has_targets else shown,
         [SCORES[name] for name in used],
         tqdm(images, total=count, desc='pictures', unit='image', disable=None if progress else True),

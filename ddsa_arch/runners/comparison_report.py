@@ -1,4 +1,4 @@
-"""What ``ddsa compare`` writes beside the pictures: tables, differences, protocol, and the page of text about them."""
+"""The tables of ``ddsa compare``: measured and reported rows, each image, paired differences."""
 
 from __future__ import annotations
 
@@ -8,32 +8,28 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ddsa_arch.archs.cards import describe_provenance, printed_digits, provenance, published_scores
-from ddsa_arch.models.protocol import describe_protocol
+from ddsa_arch.archs.cards import printed_digits, provenance, published_scores
 from ddsa_arch.ops.benchmarks import TEST_SETS, scene_of
 from ddsa_arch.ops.comparison_tables import (
     AVERAGE,
-    LEGEND,
     REPORTED,
     Row,
     Table,
     ablation_table,
     methods_table,
     sets_table,
-    to_markdown,
     with_average,
 )
 from ddsa_arch.ops.errors import InputError
-from ddsa_arch.ops.paired import CONFIDENCE, PairedDifference, paired_difference
+from ddsa_arch.ops.paired import PairedDifference, paired_difference
 from ddsa_arch.ops.scores import SCORES
-from ddsa_arch.ops.tables import markdown_table, write_csv
+from ddsa_arch.ops.tables import write_csv
 from ddsa_arch.runners.compared_runs import RAINY, Method
 from ddsa_arch.runners.compared_scores import SetScores
 
 REPORTED_TABLES = {'table1': 'ddsa_table1', 'table2': 'ddsa_table2', 'table3': 'ddsa_table3'}
 REPORTED_AVERAGE = 'average'  # as published.yml calls it
 ABLATION_PARTS = ('DSA', 'SSA', 'GDFN', 'MSFN', 'SA')
-MOST_NOTES = 20  # images that the page names one by one
 
 
 @dataclass(frozen=True)
@@ -109,7 +105,7 @@ def main_table(methods: Sequence[Method], scored: Sequence[SetScores], layout: s
     if len(columns) > 1 and layout in ('sets', 'table1'):
         shared = [m for m in SCORES if all(m in metrics for metrics in columns.values())]
         columns |= {AVERAGE: shared} if shared else {}
-    caption = _caption(scored, protocol)
+    caption = _caption(scored, protocol, layout, AVERAGE in columns)
     if layout == 'table2':
         return methods_table(found, list(columns.items())), caption
     if layout == 'table3':
@@ -117,7 +113,7 @@ def main_table(methods: Sequence[Method], scored: Sequence[SetScores], layout: s
     return sets_table(found, list(columns.items())), caption
 
 
-def _caption(scored: Sequence[SetScores], protocol: str) -> str:
+def _caption(scored: Sequence[SetScores], protocol: str, layout: str, averaged: bool) -> str:
     metrics = {metric for one in scored for metric in one.metrics}
     parts = []
     if metrics & {'psnr', 'ssim'}:
@@ -125,7 +121,12 @@ def _caption(scored: Sequence[SetScores], protocol: str) -> str:
         parts.append(f'PSNR and SSIM on Y of BT.601, {rounding} (protocol {protocol}), whole images of 8 bits')
     if metrics & {'niqe', 'brisque'}:
         parts.append("NIQE and BRISQUE by their authors' formulas, no resizing, lower is better")
-    return '; '.join(parts) + '. Average: mean of the set means.'
+    lines = ['; '.join(parts)]
+    if averaged:
+        lines.append('Average: mean of the set means')
+    if layout in REPORTED_TABLES:
+        lines.append(f'Reported rows: {published_scores()[REPORTED_TABLES[layout]]["title"]}, not measured here')
+    return '. '.join(lines) + '.'
 
 
 def write_means(path: Path, found: Sequence[Row], scored: Sequence[SetScores]) -> None:
@@ -196,105 +197,3 @@ def write_differences(path: Path, found: Sequence[Difference]) -> None:
     ]
     fields = list(PairedDifference.__dataclass_fields__)
     write_csv(path, table, ['network', 'reference', 'set', 'score', *fields])
-
-
-def _difference_row(d: Difference) -> list[str]:
-    score, found = SCORES[d.score], d.found
-    digits = score.digits + 1
-    interval = f'{found.low:+.{digits}f} to {found.high:+.{digits}f}' if math.isfinite(found.low) else '-'
-    mean = f'{found.mean:+.{digits}f}' if math.isfinite(found.mean) else '-'
-    equal = found.scenes - found.wins - found.losses
-    p = f'{found.p_value:.2g}' if math.isfinite(found.p_value) else '-'
-    counts = f'{found.wins} / {equal} / {found.losses}'
-    return [d.method, d.set, score.label, mean, interval, counts, p, found.verdict]
-
-
-# --- page and protocol -----------------------------------------------------------------------------------------
-
-
-def page(
-    table: Table,
-    caption: str,
-    methods: Sequence[Method],
-    scored: Sequence[SetScores],
-    found: Sequence[Difference],
-    reference: str,
-    warnings: Sequence[str],
-    layout: str,
-) -> str:
-    """comparison.md."""
-    parts = ['# Comparison', '', to_markdown(table), '', LEGEND, caption, '']
-    if layout in REPORTED_TABLES:
-        parts += [_about_reported(published_scores()[REPORTED_TABLES[layout]]), '']
-    if warnings:
-        parts += ['## Notes', '', *(f'* {warning}' for warning in warnings), '']
-    if found:
-        interval = f'{100 * CONFIDENCE:.0f} % interval'
-        header = ['method', 'set', 'score', 'difference', interval, 'better / equal / worse', 'p', 'verdict']
-        parts += [
-            f'## Differences from {reference}',
-            '',
-            markdown_table([_difference_row(d) for d in found], header),
-            '',
-            f'Method less {reference} on the same images: mean with its bootstrap interval, in how many images the '
-            'method is the better one, and the two-sided sign test. Several rains on one photo count as one image.',
-            '',
-        ]
-    parts += ['## Runs', '', markdown_table([_run_row(m) for m in methods], ['name', 'folder', 'tested with']), '']
-    notes = [
-        f'* {one.compared.name}, {stem}, {name}: {of[place]}'
-        for one in scored
-        for name, of in one.notes.items()
-        for place, stem in enumerate(one.compared.stems)
-        if of[place]
-    ]
-    if notes:
-        more = [f'* and {len(notes) - MOST_NOTES} more, see images.csv'] if len(notes) > MOST_NOTES else []
-        parts += ['## Images that count less or not at all', '', *notes[:MOST_NOTES], *more, '']
-    return '\n'.join(parts)
-
-
-def _about_reported(table: Mapping[str, Any]) -> str:
-    return (
-        f'Reported rows: [{table["title"]}]({table["url"]}); trained on {table["training"]}; {table["metric"]}; '
-        f'{describe_provenance(table)}. They were not measured here.'
-    )
-
-
-def _run_row(method: Method) -> list[str]:
-    network = ((method.protocol or {}).get('network') or {}).get('type')
-    how = f'{network}: {describe_protocol(method.protocol)}' if network else 'images'
-    return [method.name, str(method.path), how]
-
-
-def protocol_warnings(methods: Sequence[Method]) -> list[str]:
-    """Where tested runs made their images in different ways."""
-    tested = [m for m in methods if m.protocol and m.protocol.get('rounding')]
-    rounded = [m.name for m in tested if m.protocol['rounding'] == 'round']
-    cut = [m.name for m in tested if m.protocol['rounding'] != 'round']
-    if not rounded or not cut:
-        return []
-    return [
-        f'outputs of {", ".join(cut)} were truncated to 8 bits, those of {", ".join(rounded)} rounded, '
-        'which is worth up to 0.2 dB'
-    ]
-
-
-def protocol_record(
-    methods: Sequence[Method], scored: Sequence[SetScores], protocol: str, packages: Mapping[str, str]
-) -> dict[str, Any]:
-    """How the comparison came about."""
-    return {
-        'protocol': protocol,
-        'versions': dict(packages),
-        'sets': {
-            one.compared.name: {
-                'images': len(one.compared.stems),
-                'left_out': list(one.compared.left_out),
-                'metrics': list(one.metrics),
-                'targets': one.compared.targets.root if one.compared.targets else None,
-            }
-            for one in scored
-        },
-        'runs': {m.name: {'folder': str(m.path), 'protocol': m.protocol} for m in methods},
-    }
