@@ -1,4 +1,4 @@
-"""The main job on an embedded example: data, LMDBs, training, validation, test, and a derained photo.
+"""The main job on an embedded example: data, LMDBs, training, validation, test, a derained photo and a gallery.
 
 Photos that scikit-image carries get rendered rain; the tiny DDSANet learns from some of them and is scored on
 others. Everything lands in one folder, and the last lines say where.
@@ -21,13 +21,15 @@ import torch
 from ddsa_arch.ops.errors import InputError
 from ddsa_arch.ops.figures import side_by_side
 from ddsa_arch.ops.images import images_by_stem, read_image, write_image
-from ddsa_arch.ops.quality import psnr_y, ssim_y
+from ddsa_arch.ops.quality import psnr_y
 from ddsa_arch.ops.rain import RainStyle, rain_style
 from ddsa_arch.ops.sample_photos import TEST_PHOTOS, TILE_SIZE, TRAIN_PHOTOS, sample_photos, write_tiles
 from ddsa_arch.ops.synthesis import render_pairs
 from ddsa_arch.ops.tables import finite_mean, markdown_table, write_csv
 from ddsa_arch.runners import pipeline
 from ddsa_arch.runners.cli import EXIT_INPUT
+from ddsa_arch.runners.compare import PAGE, compare
+from ddsa_arch.runners.compared_runs import RAINY
 from ddsa_arch.runners.data import make_lmdb
 from ddsa_arch.runners.derain import derain_files
 from ddsa_arch.runners.option_files import load_options
@@ -44,6 +46,7 @@ COPIES = 4  # rainy versions of each training tile
 FEWEST_STEPS, MOST_STEPS = 50, 20000
 CONSTANT_SHARE = 0.3  # of the steps at the full learning rate, as the paper's 92K of 300K
 TRIAL_STEPS = 8
+DERAINED = 'Derained'
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class Report:
 
     folder: Path
     picture: Path
+    gallery: Path
     scores: Path
     weights: Path
     summary: Path
@@ -127,15 +131,16 @@ def quickstart(
     labels = [f'{n}, {psnr_y(image, clean):.2f} dB' for n, image in (('rainy', shown[0]), ('derained', shown[1]))]
     write_image(picture, side_by_side(shown, [*labels, 'clean']))
 
-    say('scoring rainy against derained')
+    say('comparing rainy and derained')
+    compared = compare([f'{DERAINED}={results}'], out / 'comparison')
+    (scores,) = compared.sets
     rows = [
-        (stem, *_scores(read_image(path), target), *_scores(read_image(_saved(results, stem)), target))
-        for stem, path in rainy.items()
-        for target in [read_image(data / 'test' / 'target' / f'{stem}.png')]
+        (stem, *(scores.values[method][metric][i] for method in (RAINY, DERAINED) for metric in ('psnr', 'ssim')))
+        for i, stem in enumerate(scores.compared.stems)
     ]
     columns = ('photo', 'rainy_psnr', 'rainy_ssim', 'derained_psnr', 'derained_ssim')
     write_csv(out / 'scores.csv', [dict(zip(columns, row, strict=True)) for row in rows], columns)
-    return Report(out, picture, out / 'scores.csv', weights, experiment / SUMMARY, rows)
+    return Report(out, picture, compared.folder / PAGE, out / 'scores.csv', weights, experiment / SUMMARY, rows)
 
 
 class _Steps:
@@ -193,14 +198,6 @@ def _steps_for(minutes: float, overrides: Sequence[str]) -> int:
     return int(np.clip(minutes * 60 / typical, FEWEST_STEPS, MOST_STEPS))
 
 
-def _scores(image: np.ndarray, target: np.ndarray) -> tuple[float, float]:
-    return psnr_y(image, target), ssim_y(image, target)
-
-
-def _saved(results: Path, stem: str) -> Path:
-    return next((results / 'visualization').rglob(f'{stem}.png'))
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='quickstart', description=__doc__)
     parser.add_argument('--minutes', type=float, default=6.0, help='about how long to train (default: 6)')
@@ -219,7 +216,9 @@ def main(argv: Sequence[str] | None = None) -> int:
              [*report.rows, means]]  # fmt: skip
     header = ('photo', 'rainy PSNR', 'rainy SSIM', 'derained PSNR', 'derained SSIM')
     print(f'\n{markdown_table(table, header)}\n')
-    print(f'picture: {report.picture}\nscores:  {report.scores}\nweights: {report.weights}\ncurves:  {report.summary}')
+    places = {'picture': report.picture, 'gallery': report.gallery, 'scores': report.scores}
+    places |= {'weights': report.weights, 'curves': report.summary}
+    print('\n'.join(f'{what + ":":8} {path}' for what, path in places.items()))
     return 0
 
 

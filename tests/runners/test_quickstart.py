@@ -15,8 +15,8 @@ def test_the_quickstart_beats_the_rain_on_photos_it_was_not_trained_on(tmp_path,
         rows = list(csv.DictReader(file))
     assert [r['photo'] for r in rows] == ['chelsea_0', 'rocket_0']
     assert all(float(r['derained_psnr']) > float(r['rainy_psnr']) + 1 for r in rows)
-    last = capsys.readouterr().out.strip().splitlines()[-4:]
-    assert [line.split(':')[0] for line in last] == ['picture', 'scores', 'weights', 'curves']
+    last = capsys.readouterr().out.strip().splitlines()[-5:]
+    assert [line.split(':')[0] for line in last] == ['picture', 'gallery', 'scores', 'weights', 'curves']
     for line in last:
         path = line.split(maxsplit=1)[1]
         assert Path(path).is_relative_to(tmp_path / 'out')
