@@ -72,6 +72,7 @@ def write_gallery(
     remarks: Iterable[str] = (),
     quality: int = 90,
     max_side: int = 1280,
+    scored: Mapping[str, Sequence[Values]] | None = None,
 ) -> int:
     """Write the page, whole or not at all; parent folders are made.
 
@@ -85,6 +86,8 @@ def write_gallery(
         remarks: lines under the title, such as the protocol of the scores.
         quality: of the pictures as WebP, 1 to 100; above 100 they are lossless. Errors are taken before.
         max_side: pixels; larger pictures are shrunk, and the page says so.
+        scored: the values of all images by set, each by method and score, where the page shows some of them alone;
+            the means are then over these.
 
     Returns:
         The number of images.
@@ -106,7 +109,7 @@ def write_gallery(
             del image  # before the next one is made
         if not page.records:
             raise InputError(f'{path}: there is no image to show; give at least one')
-        head, tail = page.frame(title, tuple(remarks))
+        head, tail = page.frame(title, tuple(remarks), scored or page.sets)
         file.write(head.encode(errors='replace'))  # a file's name may hold bytes that are no text
         pictures.seek(0)
         shutil.copyfileobj(pictures, file)
@@ -196,7 +199,7 @@ class _Page:
             found = ', '.join(f'{name} {size}' for name, size in sizes.items())
             raise InputError(f'{place}: the pictures have unequal sizes ({found}); all methods must show one size')
 
-    def frame(self, title: str, remarks: tuple[str, ...]) -> tuple[str, str]:
+    def frame(self, title: str, remarks: tuple[str, ...], scored: Mapping[str, Sequence[Values]]) -> tuple[str, str]:
         """The page before the pictures, and after them."""
         before, after = (PAGE / 'page.html').read_text('utf-8').split('$pictures')
         style = (PAGE / 'style.css').read_text('utf-8')
@@ -206,12 +209,12 @@ class _Page:
             "base-uri 'none'; form-action 'none'"
         )
         lines = [*remarks, *self._shrunk()]
-        values = [of_image for of_set in self.sets.values() for of_image in of_set]
+        values = [of_image for of_set in scored.values() for of_image in of_set]
         head = Template(before).substitute(
             policy=html.escape(policy, quote=False),
             title=html.escape(title),
             style=style,
-            means=means_table(self.methods, self.scores, self.sets, self.target),
+            means=means_table(self.methods, self.scores, scored, self.target),
             legend=html.escape(means_legend(self.scores, values)),
             remarks='\n'.join(f'<p>{html.escape(line)}</p>' for line in lines),
             data=self._data(),

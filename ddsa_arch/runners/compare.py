@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 from tqdm import tqdm
@@ -36,7 +36,7 @@ from ddsa_arch.runners.compared_scores import SetScores, score_set
 
 PAGE, MARKDOWN = 'gallery.html', 'comparison.md'
 TARGET = 'Target'
-GALLERY_IMAGES = 100
+GALLERY_IMAGES = 100  # on one page
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def compare(
             scores that it reports.
         reference: the method whose differences from the others are looked at; by default the first.
         allow_missing: compare on the images that all methods have, where some lack some.
-        gallery_images: how many images of each set the page shows; 0 for no page.
+        gallery_images: how many images the page shows, shared among the sets and spread evenly; 0 for no page.
         threads: images scored at once; by default as many as there are processors.
         overwrite: replace an earlier comparison in ``out``.
         progress: show bars.
@@ -177,13 +177,15 @@ def _write_page(
     shown = [m.name for m in methods if m.images]
     has_targets = any(one.compared.targets for one in scored)
     used = list(dict.fromkeys(metric for one in scored for metric in one.metrics))
+    share = max(1, most // len(scored))
+    chosen = {one.compared.name: _spread(len(one.compared.stems), share) for one in scored}
     cut = [
-        f'{one.compared.name}: the first {most} of {len(one.compared.stems)} images'
-        for one in scored
-        if len(one.compared.stems) > most
+        f'{name}: {len(places)} of {len(one.compared.stems)} images, evenly spread; all are scored.'
+        for one, (name, places) in zip(scored, chosen.items(), strict=True)
+        if len(places) < len(one.compared.stems)
     ]
-    images = (image for one in scored for image in islice(_gallery_images(one, shown), most))
-    count = sum(min(len(one.compared.stems), most) for one in scored)
+    images = (image for one in scored for image in _gallery_images(one, shown, chosen[one.compared.name]))
+    count = sum(map(len, chosen.values()))
     write_gallery(
         path,
         'Comparison on ' + ', '.join(one.compared.name for one in scored),
@@ -192,12 +194,28 @@ def _write_page(
         tqdm(images, total=count, desc='pictures', unit='image', disable=None if progress else True),
         target=TARGET if has_targets else None,
         remarks=[*remarks, *cut],
+        scored={one.compared.name: _values(one, shown, used, has_targets) for one in scored},
     )
 
 
-def _gallery_images(one: SetScores, shown: Sequence[str]) -> Iterator[GalleryImage]:
+def _values(one: SetScores, shown: Sequence[str], metrics: Sequence[str], has_targets: bool) -> list[list[list[float]]]:
+    """For each image and method, the target last, the scores; NaN where there is none."""
+    nothing = [math.nan] * len(one.compared.stems)
+    columns = [[one.values.get(name, {}).get(metric, nothing) for metric in metrics] for name in shown]
+    columns += [[nothing] * len(metrics)] * has_targets
+    return [[[of[place] for of in method] for method in columns] for place in range(len(one.compared.stems))]
+
+
+def _spread(count: int, most: int) -> list[int]:
+    """At most so many places out of ``count``, evenly spread."""
+    kept = min(count, most)
+    return [place * count // kept for place in range(kept)]
+
+
+def _gallery_images(one: SetScores, shown: Sequence[str], places: Sequence[int]) -> Iterator[GalleryImage]:
     compared = one.compared
-    for place, stem in enumerate(compared.stems):
+    for place in places:
+        stem = compared.stems[place]
         pictures = {
             name: method.read(compared.name, stem)
             for name, method in compared.methods.items()
@@ -231,7 +249,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--reference', metavar='NAME', help='the run whose differences are looked at (the first)')
     parser.add_argument('--allow-missing', action='store_true', help='compare on the images that all runs have')
     parser.add_argument(
-        '--gallery', type=int, default=GALLERY_IMAGES, metavar='N', help='images of each set on the page, 0 for none'
+        '--gallery',
+        type=int,
+        default=GALLERY_IMAGES,
+        metavar='N',
+        help=f'images on the page, 0 for none ({GALLERY_IMAGES})',
     )
     parser.add_argument('--threads', type=int, metavar='N', help='images scored at once (all processors)')
     parser.add_argument('--overwrite', action='store_true', help='replace an earlier comparison')

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 import shutil
 
 import cv2
@@ -99,7 +100,12 @@ def test_the_page_shows_all_methods_and_the_target(folders):
     page = (folders / 'out' / 'gallery.html').read_text('utf-8')
     for name in ('Rainy', 'good', 'fair', 'Target'):
         assert name in page
-    assert 'the first 2 of 8 images' in page
+    assert 'images: 2 of 8 images, evenly spread' in page
+    names = re.findall(r'"name":"(p\d)"', page)
+    assert names == ['p0', 'p4']
+    assert 'Means over 8 images' in page
+    (cell,) = re.findall(r'<bdi>fair</bdi></th><td[^>]*>([\d.]+)</td>', page)
+    assert cell == f'{np.mean([scores(folders / "fair", s)[0] for s in STEMS]):.2f}'
 
 
 def test_photos_without_targets_are_scored_without(folders, photo):
