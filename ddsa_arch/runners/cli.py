@@ -11,6 +11,8 @@ from ddsa_arch.ops.errors import InputError, clear_message, did_you_mean
 VERBS = {
     'train': 'train a network',
     'test': 'score a network on image sets',
+    'compare': 'tables, differences and a gallery of several results',
+    'benchmark': 'size, cost, speed and memory of networks',
     'derain': 'remove the rain from your own photos',
     'data': 'image sets: download, prepare, verify, audit, render rain',
     'summary': 'curves and pictures of a training so far',
@@ -31,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ('-h', '--help'):
         print('usage: ddsa VERB ... (ddsa VERB --help tells more)\n')
-        print('\n'.join(f'  {verb:8} {meaning}' for verb, meaning in VERBS.items()))
+        print('\n'.join(f'  {verb:9} {meaning}' for verb, meaning in VERBS.items()))
         return 0 if argv else EXIT_INPUT
     verb, *rest = argv
     if verb not in VERBS:

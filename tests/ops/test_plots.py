@@ -1,9 +1,11 @@
+import itertools
+
 import cv2
 import matplotlib.pyplot
 import numpy as np
 import pytest
 
-from ddsa_arch.ops.plots import Curve, plot, running_mean, write_plot
+from ddsa_arch.ops.plots import Curve, Point, plot, running_mean, scatter, write_plot
 
 
 def ink(path):
@@ -57,3 +59,47 @@ def test_gaps_and_faint_curves_have_no_entry_of_their_own():
 def test_running_mean_looks_back():
     assert running_mean([1.0, 3.0, 5.0, 7.0], 2) == pytest.approx([1, 2, 4, 6])
     assert running_mean([], 3) == []
+
+
+CROWD = [
+    Point('SEMI', 3.7, 22.88, 'a'), Point('DIDMDN', 7.2, 24.64, 'a'), Point('MSPFN', 130, 30.75, 'a'),
+    Point('MPRNet', 141, 32.73, 'a'), Point('DGUNet', 193.9, 33.06, 'b'), Point('Uformer-B', 86.6, 32.01, 'b'),
+    Point('IDT', 62, 32.28, 'b'), Point('DDSANet', 115, 33.33, 'b'), Point('Twin of DDSANet', 115, 33.33, 'b'),
+]  # fmt: skip
+
+
+def test_dots_lie_where_their_logarithm_says(tmp_path):
+    figure = scatter([Point('a', 1, 10, 'x'), Point('b', 10, 20, 'x'), Point('c', 1000, 15, 'x')], 'T', 'x', 'y')
+    write_plot(tmp_path / 'a.png', figure)
+    height = cv2.imread(str(tmp_path / 'a.png')).shape[0]
+    columns, rows = ink(tmp_path / 'a.png')
+    places = [figure.axes[0].transData.transform(point) for point in ((1, 10), (10, 20), (1000, 15))]
+    assert places[2][0] - places[1][0] == pytest.approx(2 * (places[1][0] - places[0][0]))
+    for column, from_below in places:
+        assert np.hypot(columns - column, rows - (height - from_below)).min() < 1.5
+
+
+def test_labels_cover_neither_dots_nor_each_other_nor_the_frame():
+    axes = scatter(CROWD, 'T', 'x', 'y').axes[0]
+    assert sorted(label.get_text() for label in axes.texts) == sorted(point.name for point in CROWD)
+    for label in axes.texts:
+        label.arrow_patch = None  # the line to the dot is no part of the words
+    words = [label.get_window_extent() for label in axes.texts]
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(words, 2))
+    dots = [axes.transData.transform((point.x, point.y)) for point in CROWD]
+    assert not any(box.contains(*dot) for box in words for dot in dots)
+    assert all(axes.bbox.containsx(x) and axes.bbox.containsy(y) for box in words for x, y in box.corners())
+
+
+def test_settings_have_markers_and_families_colours():
+    points = [Point('a', 1, 5, 'x', 'small'), Point('a', 4, 5, 'x', 'large'), Point('b', 2, 6, 'y', 'small')]
+    axes = scatter(points, 'T', 'x', 'y').axes[0]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ['x', 'y', 'small', 'large']
+    dots = [line for line in axes.lines if line.get_marker() != 'None']
+    drawn = {(line.get_xdata()[0], line.get_marker(), line.get_color()) for line in dots}
+    assert drawn == {(1, 'o', 'C0'), (4, 's', 'C0'), (2, 'o', 'C1')}
+    assert [label.get_text() for label in axes.texts] == ['a', 'b']
+
+
+def test_one_family_needs_no_legend():
+    assert scatter([Point('a', 1, 5, 'x')], 'T', 'x', 'y').axes[0].get_legend() is None

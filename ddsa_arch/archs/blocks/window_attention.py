@@ -8,6 +8,7 @@ Shapes: B batch, C channels, M side of a window, n windows, h heads, d = C / h, 
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 
 import torch
@@ -29,7 +30,7 @@ def to_windows(x: Tensor, size: int) -> Tensor:
 def from_windows(windows: Tensor, height: int, width: int) -> Tensor:
     """The inverse of ``to_windows``: (B, n, N, C) -> (B, height, width, C)."""
     batch, _, tokens, channels = windows.shape
-    size = round(tokens**0.5)
+    size = math.isqrt(tokens)
     x = windows.view(batch, height // size, width // size, size, size, channels)
     return x.transpose(2, 3).reshape(batch, height, width, channels)
 

@@ -1,0 +1,268 @@
+"""One row of ``ddsa benchmark``, measured in a process of its own: ``python -m ddsa_arch.runners.benchmark_row``.
+
+The job comes as one line of JSON on standard input, which stays open: the process ends when whoever started it does.
+Each figure goes out as a line of JSON as soon as it is known, so that what was measured before a kill is kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import sys
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ddsa_arch.archs.complexity import count_operations
+from ddsa_arch.models.restore import Recipe, restore
+from ddsa_arch.ops.errors import InputError
+from ddsa_arch.ops.process_memory import PeakMemory, give_back_freed_memory
+from ddsa_arch.ops.tiling import tile_starts
+from ddsa_arch.runners.option_files import check_network, import_modules
+from ddsa_arch.runners.preflight import build_network
+
+DTYPES = {'float32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
+MIB = 2**20
+SEED = 0
+NO_MEMORY = ('out of memory', "can't allocate memory", 'not enough memory')  # what torch's errors say
+Emit = Callable[..., None]  # takes figures by their names
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one row measures.
+
+    Args:
+        network_g: ``{type, ...}``, as an option file has it.
+        imports: modules that register it.
+        size_multiple: of H and W, where the network does not say itself.
+        height: of the image.
+        width: of the image.
+        dtype: a key of ``DTYPES``; what is not float32 is mixed precision by autocast.
+        device: ``cpu`` or ``cuda``.
+        compiled: by torch.compile.
+        threads: on the CPU; None leaves torch's choice.
+        warmup: runs before the timed ones.
+        repeats: timed runs.
+        count: whether operations are counted too.
+    """
+
+    network_g: dict[str, Any]
+    imports: Any
+    size_multiple: int | None
+    height: int
+    width: int
+    dtype: str
+    device: str
+    compiled: bool
+    threads: int | None
+    warmup: int
+    repeats: int
+    count: bool
+
+    @property
+    def recipe(self) -> Recipe:
+        return Recipe(size_multiple=self.size_multiple)
+
+
+def measure(job: Job, emit: Emit) -> None:
+    """Measure a row: size, time to compile, latency, peak memory, operations, in this order.
+
+    Args:
+        job: what.
+        emit: called with figures by their column's name.
+
+    Raises:
+        InputError: what the network, the device or this torch cannot do.
+    """
+    import_modules(job.imports)
+    if job.threads:
+        torch.set_num_threads(job.threads)
+    on_gpu = job.device == 'cuda'
+    emit(device_name=torch.cuda.get_device_name() if on_gpu else '', threads=torch.get_num_threads())
+    torch.manual_seed(SEED)
+    rain = torch.rand(1, 3, job.height, job.width).to(job.device, memory_format=torch.channels_last)
+    _check_dtype(job)
+    memory = PeakMemory()
+    give_back_freed_memory()
+    start = memory.now()
+    net = _build(job)
+    emit(parameters=sum(p.numel() for p in net.parameters()))
+
+    def run() -> float:
+        """Seconds of one image."""
+        began = time.perf_counter()
+        with _autocast(job):
+            restore(net, rain, job.recipe)
+        if on_gpu:
+            torch.cuda.synchronize()
+        return time.perf_counter() - began
+
+    if on_gpu:
+        torch.cuda.synchronize()
+    if job.compiled:
+        try:
+            net.compile()
+            emit(compile_s=run())
+        except Exception as error:
+            if _is_out_of_memory(error):
+                raise
+            traceback.print_exc()
+            raise InputError(f'torch.compile failed: {_first_line(error)}') from error
+        gc.collect()
+        give_back_freed_memory()
+        if start is not None:  # what the compiler leaves in the process is no part of the network
+            start = max(start, memory.now() - _weights(net))
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        memory.reset()
+    for _ in range(job.warmup):
+        run()
+    milliseconds = np.array([run() for _ in range(job.repeats)]) * 1000
+    median = float(np.median(milliseconds))
+    emit(latency_ms=median, latency_p95_ms=float(np.percentile(milliseconds, 95)), images_per_second=1000 / median)
+    if on_gpu:
+        emit(peak_memory_mib=torch.cuda.max_memory_allocated() / MIB)
+    elif start is not None:
+        emit(peak_memory_mib=(memory.peak() - start) / MIB)
+    if not on_gpu and memory.source != 'VmHWM':
+        emit(memory_note='peak memory by ru_maxrss' if memory.source else 'peak memory unknown on this system')
+    if job.count:
+        del net
+        _count(job, rain, emit)
+
+
+def _build(job: Job) -> nn.Module:
+    """The network, as ``ddsa derain`` has it."""
+    torch.manual_seed(SEED)
+    net = build_network(check_network(job.network_g))
+    return net.to(job.device, memory_format=torch.channels_last).eval()
+
+
+def _autocast(job: Job) -> contextlib.AbstractContextManager:
+    return contextlib.nullcontext() if job.dtype == 'float32' else torch.autocast(job.device, DTYPES[job.dtype])
+
+
+def _weights(net: nn.Module) -> int:
+    """Bytes."""
+    return sum(t.numel() * t.element_size() for t in [*net.parameters(), *net.buffers()])
+
+
+def _check_dtype(job: Job) -> None:
+    """Whether autocast gives the wanted type here; it also loads the kernels' library, which is no network's memory.
+
+    Raises:
+        InputError: it does not: older releases warn and go on in float32.
+    """
+    layer = nn.Conv2d(3, 8, 3).to(job.device, memory_format=torch.channels_last)
+    image = torch.rand(1, 3, 16, 16, device=job.device).to(memory_format=torch.channels_last)
+    wanted = DTYPES[job.dtype]
+    try:
+        with torch.inference_mode(), warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            with _autocast(job):
+                got = layer(image).dtype
+    except RuntimeError as error:
+        raise InputError(f'torch {torch.__version__} has no {job.dtype} on this {job.device}: {error}') from error
+    if got != wanted:
+        raise InputError(f'torch {torch.__version__} has no autocast to {job.dtype} on this {job.device}')
+
+
+def tiles_of(net: nn.Module, recipe: Recipe, height: int, width: int) -> tuple[int, int, int]:
+    """How ``restore`` runs a network on an image.
+
+    Returns:
+        H and W of what the network takes, and how often it runs.
+    """
+    fixed = getattr(net, 'fixed_size', None)
+    if fixed:
+        step = fixed - recipe.tile_overlap
+        rows, columns = (len(tile_starts(max(side, fixed), fixed, step)) for side in (height, width))
+        return fixed, fixed, rows * columns
+    multiple = recipe.multiple(net)
+    return height + -height % multiple, width + -width % multiple, 1
+
+
+def _count(job: Job, rain: Tensor, emit: Emit) -> None:
+    """Count on a network that was not compiled, and after memory was measured, as it is one more run."""
+    net = _build(job)
+    height, width, tiles = tiles_of(net, job.recipe, job.height, job.width)
+    image = torch.rand(1, 3, height, width).to(rain)
+    try:
+        operations = count_operations(net, image)
+    except Exception as error:  # a network of the user's that cannot be traced keeps its times
+        traceback.print_exc()
+        emit(error=f'operations not counted: {_first_line(error)}')
+        return
+    emit(
+        conv_macs=operations.weighed_macs * tiles,
+        macs=operations.macs * tiles,
+        flops=operations.flops * tiles,
+        activations=operations.activations * tiles,
+    )
+    if tiles > 1:
+        emit(size_note=f'{tiles} tiles of {height}x{width}')
+    elif (height, width) != (job.height, job.width):
+        emit(size_note=f'padded to {height}x{width}')
+    if operations.uncounted:
+        emit(count_note=f'operators not counted: {", ".join(operations.uncounted)}')
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in NO_MEMORY)
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return f'{type(error).__name__}: {text[0]}' if text else type(error).__name__
+
+
+# --- process -----------------------------------------------------------------------------------------------
+
+
+def _end_with_starter(descriptor: int) -> None:
+    """Wait until the other end of a pipe closes, and end this process."""
+    while os.read(descriptor, 1):
+        pass
+    os._exit(1)
+
+
+def _private_output() -> TextIO:
+    """Standard output; whatever else prints there, such as a library, goes to standard error from now on."""
+    private = os.fdopen(os.dup(1), 'w', encoding='utf-8')
+    os.dup2(2, 1)
+    return private
+
+
+def main() -> int:
+    out = _private_output()
+    job = Job(**json.loads(sys.stdin.readline()))
+    threading.Thread(target=_end_with_starter, args=[sys.stdin.fileno()], daemon=True).start()
+
+    def emit(**figures: Any) -> None:
+        out.write(json.dumps(figures) + '\n')
+        out.flush()
+
+    try:
+        measure(job, emit)
+    except InputError as error:
+        emit(error=str(error))
+    except Exception as error:
+        traceback.print_exc()
+        emit(error=f'{"out of memory: " if _is_out_of_memory(error) else ""}{_first_line(error)}')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
