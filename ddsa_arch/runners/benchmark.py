@@ -241,7 +241,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         'networks', nargs='+', metavar='NETWORK', help='a name of `ddsa networks`, an option file, or all'
     )
-    parser.add_argument('-o', '--out', required=True, metavar='DIR', help='gets the tables and the plots')
+    parser.add_argument(
+        '-o', '--out', default='benchmark', metavar='DIR', help='gets the tables and the plots (benchmark)'
+    )
     parser.add_argument('--sizes', nargs='+', default=['256x256'], metavar='HxW', help='of the image (256x256)')
     parser.add_argument(
         '--dtypes', nargs='+', default=['float32'], metavar='DTYPE', help='float32, bf16, fp16 (float32)'
