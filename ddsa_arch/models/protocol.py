@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import platform
 import sys
+from collections.abc import Collection
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -61,10 +62,15 @@ def protocol_block(opt: dict[str, Any], net: nn.Module, recipe: Recipe, device: 
     }
 
 
-def describe_protocol(protocol: dict[str, Any]) -> str:
-    """A protocol in one line, for people."""
-    metrics = {**protocol['metrics'], **protocol['metrics_without_target']}
-    kinds = sorted({m['protocol'] for m in metrics.values() if 'protocol' in m})
+def describe_protocol(protocol: dict[str, Any], scores: Collection[str]) -> str:
+    """A protocol in one line, for people.
+
+    Args:
+        protocol: from ``protocol_block``.
+        scores: names of those that there are.
+    """
+    metrics = {**protocol['metrics_without_target'], **protocol['metrics']}
+    kinds = sorted({m['protocol'] for name, m in metrics.items() if name in scores and 'protocol' in m})
     restore, weights = protocol['restore'], protocol['weights']
     tiles = f'tiles of {restore["tile_size"]}' if restore['tile_size'] else 'whole images'
     parts = [

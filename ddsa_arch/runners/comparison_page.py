@@ -83,7 +83,8 @@ def _about_reported(table: Mapping[str, Any]) -> str:
 
 def _run_row(method: Method) -> list[str]:
     network = ((method.protocol or {}).get('network') or {}).get('type')
-    how = f'{network}: {describe_protocol(method.protocol)}' if network else 'images'
+    scores = {score for of_set in method.stored.values() for row in of_set.values() for score in row}
+    how = f'{network}: {describe_protocol(method.protocol, scores)}' if network else 'images'
     return [method.name, str(method.path), how]
 
 

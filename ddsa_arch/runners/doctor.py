@@ -14,7 +14,9 @@ from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTR
 
 from ddsa_arch.compat import REPAIRS
 
-PACKAGES = ('ddsa_arch', 'basicsr', 'torch', 'torchvision', 'mmengine', 'numpy', 'opencv-python', 'lmdb', 'scipy')
+PACKAGES = (
+    'ddsa_arch', 'basicsr', 'torch', 'torchvision', 'mmengine', 'numpy', 'opencv-python', 'lmdb', 'scipy', 'brisque'
+)  # fmt: skip
 REGISTRIES = (ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY)
 TOOLBOX_FILES = ('train.py', 'test.py', 'models/sr_model.py', 'archs/swinir_arch.py', 'data/paired_image_dataset.py')
 

@@ -51,7 +51,7 @@ def results_table(folder: str | Path) -> str:
     lines = [markdown_table(shown, ['set', 'images', *(SCORES[m].label if m in SCORES else m for m in metrics)])]
     if protocol['missing_sets']:
         lines.append(f'without {", ".join(protocol["missing_sets"])}: not on the disk')
-    lines.append(f'protocol: {describe_protocol(protocol)}')
+    lines.append(f'protocol: {describe_protocol(protocol, metrics)}')
     return '\n'.join(lines)
 
 
