@@ -225,7 +225,7 @@ class _Page:
     def _shrunk(self) -> list[str]:
         count = sum(record['from'] is not None for record in self.records)
         return [
-            f'{count} of {len(self.records)} images are larger than {self.max_side} pixels and shown shrunk; '
+            f'Larger than {self.max_side} pixels and shown shrunk: {count} of {len(self.records)} images; '
             'scores and errors are those of the full pictures.'
         ] if count else []  # fmt: skip
 

@@ -116,7 +116,7 @@ def compare(
     table, caption = report.main_table(methods, scored, layout, protocol)
     differences = report.differences(scored, reference)
     with _whole_folder(out) as folder:
-        write_text(folder / 'comparison.tex', to_latex(table, caption))
+        write_text(folder / 'comparison.tex', to_latex(table, caption + report.reported_note(layout)))
         report.write_means(folder / 'comparison.csv', report.rows(methods, scored, layout), scored)
         report.write_images(folder / 'images.csv', scored)
         report.write_differences(folder / 'differences.csv', differences)

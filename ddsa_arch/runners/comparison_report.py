@@ -105,7 +105,7 @@ def main_table(methods: Sequence[Method], scored: Sequence[SetScores], layout: s
     if len(columns) > 1 and layout in ('sets', 'table1'):
         shared = [m for m in SCORES if all(m in metrics for metrics in columns.values())]
         columns |= {AVERAGE: shared} if shared else {}
-    caption = _caption(scored, protocol, layout, AVERAGE in columns)
+    caption = _caption(scored, protocol, AVERAGE in columns)
     if layout == 'table2':
         return methods_table(found, list(columns.items())), caption
     if layout == 'table3':
@@ -113,7 +113,7 @@ def main_table(methods: Sequence[Method], scored: Sequence[SetScores], layout: s
     return sets_table(found, list(columns.items())), caption
 
 
-def _caption(scored: Sequence[SetScores], protocol: str, layout: str, averaged: bool) -> str:
+def _caption(scored: Sequence[SetScores], protocol: str, averaged: bool) -> str:
     metrics = {metric for one in scored for metric in one.metrics}
     parts = []
     if metrics & {'psnr', 'ssim'}:
@@ -124,9 +124,14 @@ def _caption(scored: Sequence[SetScores], protocol: str, layout: str, averaged: 
     lines = ['; '.join(parts)]
     if averaged:
         lines.append('Average: mean of the set means')
-    if layout in REPORTED_TABLES:
-        lines.append(f'Reported rows: {published_scores()[REPORTED_TABLES[layout]]["title"]}, not measured here')
     return '. '.join(lines) + '.'
+
+
+def reported_note(layout: str) -> str:
+    """Where the reported rows of a layout come from; '' where there are none."""
+    if layout not in REPORTED_TABLES:
+        return ''
+    return f' Reported rows: {published_scores()[REPORTED_TABLES[layout]]["title"]}, not measured here.'
 
 
 def write_means(path: Path, found: Sequence[Row], scored: Sequence[SetScores]) -> None:
@@ -170,7 +175,7 @@ def _cell(value: float) -> float | str:
 
 
 def differences(scored: Sequence[SetScores], reference: str) -> list[Difference]:
-    """Each method but the rainy images against the reference, image by image."""
+    """Each method against the reference, image by image; the rainy images where there is no target to be worse by."""
     found = []
     for one in scored:
         name = one.compared.name
@@ -178,8 +183,8 @@ def differences(scored: Sequence[SetScores], reference: str) -> list[Difference]
             continue
         scenes = [scene_of(name, stem) for stem in one.compared.stems]
         for method, values in one.values.items():
-            if method in (reference, RAINY):
-                continue
+            if method == reference or (method == RAINY and one.compared.targets):
+                continue  # that rain lowers PSNR is no finding
             for metric in one.metrics:
                 of = paired_difference(
                     values[metric], one.values[reference][metric], SCORES[metric].higher_is_better, scenes,

@@ -145,7 +145,7 @@ def test_a_large_picture_is_shrunk_and_the_page_says_so(tmp_path, image, rng):
     wanted = cv2.resize(errors, (150, 100), interpolation=cv2.INTER_AREA)
     np.testing.assert_allclose(reader.picture('e1-0', cv2.IMREAD_GRAYSCALE), wanted, atol=0.51)
     text = ' '.join(reader.words)
-    assert '1 of 2 images are larger than 150 pixels and shown shrunk' in text
+    assert 'Larger than 150 pixels and shown shrunk: 1 of 2 images' in text
     assert large['pictures'] == [1, 0, 1]
 
 

@@ -123,6 +123,11 @@ def test_photos_without_targets_are_scored_without(folders, photo):
     assert '5.961 / 34.147' in reported
     assert '**4.006** / **24.773**' in reported
     assert '*4.227* / *26.237*' in reported
+    compare(['after'], 'with_input', inputs=['before'], gallery_images=0)
+    found = table('with_input/differences.csv')
+    assert [(r['network'], r['reference'], r['score']) for r in found] == [
+        ('Rainy', 'after', 'niqe'), ('Rainy', 'after', 'brisque'),
+    ]  # fmt: skip
 
 
 def test_table_1_has_the_five_sets_and_the_reported_rows(folders):
@@ -140,6 +145,7 @@ def test_table_1_has_the_five_sets_and_the_reported_rows(folders):
     assert [c.strip() for c in own.split('|')][-3:-1] == ['-', '-']  # so no average of five
     ddsa = next(line for line in lines if line.startswith('| DDSANet (reported)'))
     assert [c.strip() for c in ddsa.split('|')][-3:-1] == ['**33.33**', '**0.930**']
+    assert 'Table 1 of the DDSA paper, not measured here.' in (folders / 'out' / 'comparison.tex').read_text('utf-8')
     reported = {r['network']: r for r in table('out/comparison.csv') if r['source'] == 'reported'}
     assert (reported['DDSANet']['psnr'], reported['DDSANet']['Rain100H_ssim']) == ('33.33', '0.899')
     assert [reported[name]['provenance'] for name in ('DDSANet', 'IDT', 'MPRNet')] == ['own', 'retrained', 'quoted']
