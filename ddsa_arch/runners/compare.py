@@ -112,7 +112,7 @@ def compare(
         raise InputError(f'--reference {reference}: no such run{did_you_mean(reference, candidates)}')
     compared = [compared_set(name, methods, clean.get(name), allow_missing) for name in _in_order(names)]
     scored = [score_set(one, metrics, protocol, threads or _processors(), progress) for one in compared]
-    warnings = [w for one in scored for w in one.warnings] + wording.protocol_warnings(methods)
+    warnings = [w for one in scored for w in one.warnings] + wording.protocol_warnings(methods, protocol)
     table, caption = report.main_table(methods, scored, layout, protocol)
     differences = report.differences(scored, reference)
     with _whole_folder(out) as folder:

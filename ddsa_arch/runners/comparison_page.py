@@ -88,17 +88,30 @@ def _run_row(method: Method) -> list[str]:
     return [method.name, str(method.path), how]
 
 
-def protocol_warnings(methods: Sequence[Method]) -> list[str]:
-    """Where tested runs made their images in different ways."""
-    tested = [m for m in methods if m.protocol and m.protocol.get('rounding')]
+def protocol_warnings(methods: Sequence[Method], protocol: str) -> list[str]:
+    """Where tested runs made their images in different ways, or have other scores in their own files."""
+    tested = [m for m in methods if m.protocol]
     rounded = [m.name for m in tested if m.protocol['rounding'] == 'round']
     cut = [m.name for m in tested if m.protocol['rounding'] != 'round']
-    if not rounded or not cut:
-        return []
-    return [
-        f'outputs of {", ".join(cut)} were truncated to 8 bits, those of {", ".join(rounded)} rounded, '
-        'which is worth up to 0.2 dB'
-    ]
+    found = []
+    if rounded and cut:
+        found.append(
+            f'outputs of {", ".join(cut)} were truncated to 8 bits, those of {", ".join(rounded)} rounded, '
+            'which is worth up to 0.2 dB'
+        )
+    other = [m.name for m in tested if any(of.get('protocol', protocol) != protocol for of in _target_metrics(m))]
+    if other:
+        found.append(
+            f'scored here with protocol {protocol}; the tests of {", ".join(other)} had another one, '
+            'and other figures in their results.json'
+        )
+    return found
+
+
+def _target_metrics(method: Method) -> list[dict[str, Any]]:
+    """The metrics that a run was tested with, where it has scores by them."""
+    scores = {score for of_set in method.stored.values() for row in of_set.values() for score in row}
+    return [of for name, of in method.protocol['metrics'].items() if name in scores]
 
 
 def protocol_record(

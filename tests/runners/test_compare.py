@@ -228,6 +228,12 @@ def test_runs_that_rounded_differently_are_told_apart(tested):
     assert warning.startswith('outputs of b were truncated to 8 bits, those of a rounded')
 
 
+def test_figures_that_differ_from_those_of_the_test_are_explained(tested):
+    run = tested(**{'val:metrics:psnr:protocol': 'basicsr'})
+    (warning,) = compare([run], 'out', gallery_images=0).warnings
+    assert warning.startswith('scored here with protocol paper; the tests of run had another one')
+
+
 # --- what a user can do wrong
 
 
