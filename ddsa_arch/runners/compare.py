@@ -233,11 +233,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('runs', nargs='+', metavar='[NAME=]RUN', help='results/NAME of a test, or a folder of images')
     parser.add_argument('-o', '--out', default='comparison', metavar='DIR', help='gets the files (comparison)')
     parser.add_argument(
-        '--target', nargs='+', default=[], metavar='[SET=]DIR', help='clean images (those that the runs name)'
+        '--target',
+        action='append',
+        default=[],
+        metavar='[SET=]DIR',
+        help='clean images (those that the runs name); once for each set',
     )
-    parser.add_argument(
-        '--input', nargs='+', default=[], metavar='[SET=]DIR', help='rainy images (those that the runs name)'
-    )
+    parser.add_argument('--input', action='append', default=[], metavar='[SET=]DIR', help='rainy images, likewise')
     parser.add_argument('--metrics', nargs='+', metavar='NAME', help='psnr, ssim, niqe, brisque')
     parser.add_argument('--protocol', choices=PROTOCOLS, default='paper', help='of PSNR and SSIM (paper)')
     layouts = parser.add_mutually_exclusive_group()

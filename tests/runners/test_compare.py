@@ -321,7 +321,7 @@ def test_loose_images_beside_runs_of_several_sets_are_refused(folders):
 
 
 def test_the_command_ends_with_the_table_and_the_files(folders, capsys):
-    assert main(['compare', 'good', 'fair', '--target', 'target', '--gallery', '1', '--threads', '1']) == 0
+    assert main(['compare', '--target', 'target', '--gallery', '1', '--threads', '1', 'good', 'fair']) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith('| Method')
     assert lines[-2:] == [
