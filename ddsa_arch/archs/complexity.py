@@ -1,4 +1,7 @@
-"""How large a network is and what an image costs: from shapes alone, or in detail from one run."""
+"""How large a network is and what an image costs: from shapes alone, or in detail from one run.
+
+Counted is the plain form, the papers' order of operations; the fast form, which runs by default, does a little less.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,8 @@ from mmengine.analysis.jit_handles import (
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+from ddsa_arch.archs.blocks.plain_form import plain_form
 
 WEIGHED = {'convolution', 'addmm', 'mm'}  # products with weights; bmm and what is like it multiply features
 
@@ -70,7 +75,7 @@ def complexity(net: nn.Module, height: int = 256, width: int = 256) -> Complexit
     size, tiles = ((fixed, fixed), -(-height // fixed) * -(-width // fixed)) if fixed else ((height, width), 1)
     training = net.training
     counter = FlopCounterMode(display=False, custom_mapping=FUSED_ON_CPU)
-    with FakeTensorMode(allow_non_fake_inputs=True), counter, torch.no_grad():
+    with plain_form(), FakeTensorMode(allow_non_fake_inputs=True), counter, torch.no_grad():
         outputs = net.eval()(torch.zeros(1, 3, *size))
     net.train(training)
     counts = {
@@ -172,7 +177,7 @@ def count_operations(net: nn.Module, image: Tensor) -> Operations:
     training = net.training
     net.eval()
     try:
-        with torch.no_grad():
+        with plain_form(), torch.no_grad():
             counts = analyzer.by_operator()
     finally:
         net.train(training)

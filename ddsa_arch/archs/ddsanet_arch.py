@@ -18,11 +18,10 @@ import torch.nn.functional as F
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from ddsa_arch.archs.blocks.attention import SpatialAttention
+from ddsa_arch.archs.blocks.attention import SpatialAttention, project_weighed
+from ddsa_arch.archs.blocks.attention_core import channel_attention
 from ddsa_arch.archs.blocks.norm import ChannelLayerNorm
-from ddsa_arch.archs.blocks.precision import full_precision
 from ddsa_arch.archs.blocks.resample import Downsample, Upsample
-from ddsa_arch.archs.blocks.transposed_attention import channel_scores
 
 RES2NET_SCALE = 3  # "we set the scale dimension to 3", section 2.3
 WIDTH_MULTIPLE = 8 * RES2NET_SCALE  # hidden widths that split in 3 and suit the hardware (our choice)
@@ -106,22 +105,8 @@ class DDSA(nn.Module):
         self.branch_weights = nn.Parameter(torch.full((2,), 0.5)) if attention == 'dual' else None
 
     def forward(self, x: Tensor) -> Tensor:
-        height, width = x.shape[-2:]
-        qkv = self.encode_qkv(self.to_qkv(x))
-        # pixels before channels: a view when x is channels_last, and so are the gradients
-        qkv = qkv.permute(0, 2, 3, 1).flatten(1, 2)  # (B, N, 3C)
-        q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in qkv.chunk(3, dim=-1))  # (B, h, N, d)
-        attention = self.attention_map(self.scores(q, k))  # (B, h, d, d)
-        out = v @ attention.transpose(-2, -1)  # (attention V^T)^T, (B, h, N, d)
-        out = out.transpose(1, 2).flatten(2).unflatten(1, (height, width)).permute(0, 3, 1, 2)  # (B, C, H, W)
-        return self.project_out(out)
-
-    def scores(self, q: Tensor, k: Tensor) -> Tensor:
-        """P of eq. (4), (B, h, d, d), from q and k of (B, h, N, d); float32 under autocast, as N is large."""
-        if self.temperature is not None:
-            return channel_scores(q, k, self.temperature)
-        with torch.autocast(q.device.type, enabled=False):
-            return full_precision(q).transpose(-2, -1) @ full_precision(k) / math.sqrt(q.shape[-1])
+        q, k, v = self.encode_qkv(self.to_qkv(x)).chunk(3, dim=1)
+        return channel_attention(q, k, v, self.heads, self.temperature, self.project_out, self.attention_map)
 
     def attention_map(self, scores: Tensor) -> Tensor:
         """The bracket of eq. (6), (B, h, d, d)."""
@@ -168,7 +153,7 @@ class SEFN(nn.Module):
         y2 = self.depthwise2(x2)
         y3 = self.depthwise3(x3 + y2)
         y = torch.cat([x1, y2, y3], dim=1)  # (B, hidden, H, W)
-        return self.project_out(self.spatial_attention(y))
+        return project_weighed(y, self.spatial_attention, self.project_out)
 
 
 class GDFN(nn.Module):
@@ -190,7 +175,7 @@ class GDFN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         a, b = self.depthwise(self.expand(x)).chunk(2, dim=1)
-        return self.project_out(self.spatial_attention(F.gelu(a) * b))
+        return project_weighed(F.gelu(a) * b, self.spatial_attention, self.project_out)
 
 
 def hidden_width(dim: int, expansion: float) -> int:

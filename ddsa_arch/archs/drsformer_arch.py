@@ -63,13 +63,13 @@ class TKSA(MDTA):
         self.kept = [width * part // whole for part, whole in KEEP_RATIOS]
         self.attn1, self.attn2, self.attn3, self.attn4 = (nn.Parameter(torch.full((1,), 0.2)) for _ in KEEP_RATIOS)
 
-    def attention_map(self, scores: Tensor) -> Tensor:
-        """The weighted sum of the four sparse maps, (B, h, d, d) from scores of that shape."""
+    def attention_map(self, scores: Tensor) -> list[Tensor]:
+        """The four weighted sparse maps, (B, h, d, d) each from scores of that shape."""
         factors = (self.attn1, self.attn2, self.attn3, self.attn4)
-        return sum(
+        return [
             factor * scores.masked_fill(below, -math.inf).softmax(dim=-1)
             for factor, below in zip(factors, below_top_k(scores, self.kept), strict=True)
-        )
+        ]
 
 
 class MSFN(nn.Module):

@@ -23,9 +23,10 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from ddsa_arch.archs.blocks.association import S2FB, Decoder, DecoderLevel, Encoder, EncoderLevel
+from ddsa_arch.archs.blocks.attention_core import channel_attention
 from ddsa_arch.archs.blocks.channel_attention import CAB, same_conv
 from ddsa_arch.archs.blocks.gated_feedforward import GDFN
-from ddsa_arch.archs.blocks.transposed_attention import MDTA, TransformerBlock, layer_norm, transposed_attention
+from ddsa_arch.archs.blocks.transposed_attention import MDTA, TransformerBlock, layer_norm
 
 KERNEL = 3
 GATES = {'prelu': nn.PReLU, 'gelu': nn.GELU}
@@ -143,8 +144,8 @@ class AssociationAttention(nn.Module):
         self.project_out = nn.Conv2d(width, width, 1, bias=False)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        attended = transposed_attention(self.q(query), self.k(key), self.v(value), self.temperature)
-        return self.project_out(attended)
+        q, k, v = self.q(query), self.k(key), self.v(value)
+        return channel_attention(q, k, v, len(self.temperature), self.temperature, self.project_out)
 
 
 class AssociationFormer(nn.Module):

@@ -42,7 +42,8 @@ ON_PAGE = {  # column: header with the unit, and how its values are written
 }
 SCALES = {'conv_macs': 1e9, 'macs': 1e9, 'flops': 1e9, 'activations': 1e6}
 DEFINITIONS = '''\
-One image at a time, padded or cut into tiles as `ddsa derain` does it, with random weights.
+One image at a time, padded or cut into tiles as `ddsa derain` does it, with random weights. Operations are counted in
+the papers' order, time and memory are those of the form that runs, which does a little less.
 *Conv MACs*: multiply-adds with weights, those of convolutions and linear layers, what most papers print.
 *All MACs*: with products between features, such as those of attention. *FLOPs*: two for each multiply-add, one for
 each element that an element-wise function gives or that a sum, mean or pooling takes, 5 an element for layer norms (4

@@ -1,9 +1,12 @@
 """Restormer against the outputs, sizes and cost of the published network. Its blocks: test_transposed_attention.py."""
 
+import contextlib
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from ddsa_arch.archs.blocks.plain_form import plain_form
 from ddsa_arch.archs.restormer_arch import Restormer
 
 
@@ -22,12 +25,25 @@ def tiny(**changes):
     return Restormer(**({'dim': 8, 'num_blocks': (1, 1, 1, 1), 'num_refinement_blocks': 1} | changes))
 
 
-def test_the_cost_of_the_published_network_is_reached():
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+def cost(form):
+    """Multiply-adds at 256 x 256 by kind of operator."""
+    with form, FlopCounterMode(display=False) as counter, torch.no_grad():
         Restormer()(torch.rand(1, 3, 32, 32))
     pixels = 256 * 256 // (32 * 32)  # published for 256 x 256; a flop is half a multiplication and addition
-    by_kind = {str(kind): flops * pixels // 2 for kind, flops in counter.get_flop_counts()['Global'].items()}
-    assert by_kind == {'aten.convolution': 140_990_496_768, 'aten.bmm': 13_891_534_848}
+    return {str(kind): flops * pixels // 2 for kind, flops in counter.get_flop_counts()['Global'].items()}
+
+
+def test_the_plain_form_has_the_cost_of_the_published_network():
+    assert cost(plain_form()) == {'aten.convolution': 140_990_496_768, 'aten.bmm': 13_891_534_848}
+
+
+def test_the_fast_form_saves_the_products_with_v():
+    """They and the projections become one product, which costs what the projections did."""
+    found = cost(contextlib.nullcontext())
+    folding = sum(c * c * c // h for c, h, n in ((48, 1, 4), (96, 2, 12), (192, 4, 12), (384, 8, 8), (96, 1, 8))
+                  for _ in range(n))  # fmt: skip
+    pixels = 256 * 256 // (32 * 32)
+    assert sum(found.values()) == 140_990_496_768 + 13_891_534_848 // 2 + folding * pixels
 
 
 def test_the_network_adds_a_residual_to_its_input():

@@ -10,13 +10,7 @@ from torch import nn
 
 from ddsa_arch.archs.blocks.gated_feedforward import GDFN, hidden_width
 from ddsa_arch.archs.blocks.resample import Downsample, Upsample, under_body
-from ddsa_arch.archs.blocks.transposed_attention import (
-    MDTA,
-    TransformerBlock,
-    channel_scores,
-    pixel_norm,
-    transposed_attention,
-)
+from ddsa_arch.archs.blocks.transposed_attention import MDTA, TransformerBlock
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
@@ -69,46 +63,6 @@ def test_mdta_equals_its_equations(dim, heads, dtype):
     for layout in LAYOUTS:
         difference = (net(x.contiguous(memory_format=layout)) - expected).abs().max().item()
         assert difference <= TOLERANCE[dtype] * max(1.0, expected.abs().max().item())
-
-
-def test_queries_may_come_from_another_tensor_than_keys_and_values():
-    q, k, v = (noise(2, 6, 4, 5, seed=seed) for seed in (1, 2, 3))
-    temperature = torch.tensor([3.0, 0.5], dtype=torch.float64).view(2, 1, 1)
-    expected = literal_attention(q, k, v, temperature)
-    assert (transposed_attention(q, k, v, temperature) - expected).abs().max() <= 1e-12
-
-
-def test_another_map_may_take_the_place_of_the_softmax():
-    q, k, v = (noise(1, 4, 3, 3, seed=seed) for seed in (1, 2, 3))
-    swap = torch.tensor([[0.0, 1.0], [1.0, 0.0]], dtype=torch.float64)
-    out = transposed_attention(q, k, v, torch.ones(2, 1, 1), lambda scores: swap.expand_as(scores))
-    assert torch.equal(out, v[:, [1, 0, 3, 2]])
-
-
-def test_a_channel_of_zeros_gives_scores_of_zero_and_finite_gradients():
-    q = noise(1, 1, 12, 3)
-    q[..., 1] = 0
-    q.requires_grad_()
-    scores = channel_scores(q, q, torch.ones(1, 1, 1))
-    scores.sum().backward()
-    assert scores[0, 0, 1].tolist() == scores[0, 0, :, 1].tolist() == [0, 0, 0]
-    assert q.grad.isfinite().all()
-
-
-def test_the_norm_over_many_pixels_is_as_exact_as_float32_can_be():
-    x = noise(1, 512 * 512, 9, dtype=torch.float32)[..., :3]  # a slice of a wider tensor, as queries are
-    exact = torch.linalg.vector_norm(x.double(), dim=-2, keepdim=True)
-    assert ((pixel_norm(x) - exact) / exact).abs().max() < 5e-7
-
-
-def test_scores_stay_in_float32_under_autocast():
-    q, k = (noise(1, 2, 300, 4, seed=seed).bfloat16() for seed in (1, 2))
-    temperature = torch.full((2, 1, 1), 2.0)
-    with torch.autocast('cpu', torch.bfloat16):
-        scores = channel_scores(q, k, temperature)
-    expected = channel_scores(q.double(), k.double(), temperature.double())
-    assert scores.dtype == torch.float32
-    assert (scores - expected).abs().max() <= 1e-6
 
 
 def literal_gate(a, activation):

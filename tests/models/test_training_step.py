@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ddsa_arch.archs.ddsanet_arch import DDSA, DDSANet
+from ddsa_arch.archs.blocks import attention_core
+from ddsa_arch.archs.ddsanet_arch import DDSANet
 from ddsa_arch.models.training_step import TrainingStep, checkpoint_blocks
 from ddsa_arch.ops.errors import InputError
 
@@ -138,7 +139,7 @@ def test_gradients_are_clipped_to_their_norm():
     assert float(norm) == pytest.approx(1e-3, rel=1e-3)
 
 
-def test_mixed_precision_keeps_scores_norms_and_loss_in_float32():
+def test_mixed_precision_keeps_scores_norms_and_loss_in_float32(monkeypatch):
     net = tiny()
     seen = {}
 
@@ -148,11 +149,11 @@ def test_mixed_precision_keeps_scores_norms_and_loss_in_float32():
 
     watch('convolution', 'Conv2d')
     watch('norm', 'ChannelLayerNorm')
-    scores = DDSA.scores
+    scores = attention_core.channel_scores
     seen_scores = []
 
-    def watched(self, q, k):
-        value = scores(self, q, k)
+    def watched(q, k, temperature):
+        value = scores(q, k, temperature)
         seen_scores.append((q.dtype, value.dtype))
         return value
 
@@ -160,11 +161,8 @@ def test_mixed_precision_keeps_scores_norms_and_loss_in_float32():
         seen['loss'] = outputs.dtype
         return l1(outputs, target)
 
-    DDSA.scores = watched
-    try:
-        step_of(net, amp='bf16').run(1, *batch(), loss)
-    finally:
-        DDSA.scores = scores
+    monkeypatch.setattr(attention_core, 'channel_scores', watched)
+    step_of(net, amp='bf16').run(1, *batch(), loss)
     assert seen == {'convolution': torch.bfloat16, 'norm': torch.float32, 'loss': torch.float32}
     assert set(seen_scores) == {(torch.bfloat16, torch.float32)}
     assert {p.dtype for p in net.parameters()} == {torch.float32}

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from ddsa_arch.archs.blocks.plain_form import is_plain
 
 
 class SpatialAttention(nn.Module):
@@ -17,7 +20,32 @@ class SpatialAttention(nn.Module):
         self.conv = nn.Conv2d(2, 1, 7, padding=3, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        return weigh(x, self.weights(x))
+
+    def weights(self, x: Tensor) -> Tensor:
+        """The factor of each pixel, (B, 1, H, W) in (0, 1)."""
         pixels = x.permute(0, 2, 3, 1)  # (B, H, W, C): reductions over the last axis, forward and backward
         pooled = torch.stack([pixels.mean(dim=-1), pixels.max(dim=-1).values], dim=1)  # (B, 2, H, W)
-        weight = self.conv(pooled).sigmoid().permute(0, 2, 3, 1)  # (B, H, W, 1)
-        return (pixels * weight).permute(0, 3, 1, 2)
+        return self.conv(pooled).sigmoid()
+
+
+def weigh(x: Tensor, weights: Tensor) -> Tensor:
+    """x times a factor for each pixel, (B, C, H, W) and (B, 1, H, W) -> (B, C, H, W) in x's memory format."""
+    return (x.permute(0, 2, 3, 1) * weights.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def project_weighed(x: Tensor, attention: nn.Module, project: nn.Conv2d) -> Tensor:
+    """project(attention(x)) for a spatial attention, or any other module that stands in its place.
+
+    A factor that all channels of a pixel share goes through a 1x1 convolution, so it is multiplied in behind it, where
+    the channels are fewer; the bias comes last.
+
+    Args:
+        x: ``(B, C, H, W)``.
+        attention: SpatialAttention, or what keeps the shape, such as Identity.
+        project: 1x1 convolution.
+    """
+    if is_plain() or not isinstance(attention, SpatialAttention):
+        return project(attention(x))
+    out = weigh(F.conv2d(x, project.weight), attention.weights(x))
+    return out if project.bias is None else out + project.bias[:, None, None]

@@ -1,0 +1,169 @@
+"""The attention that all of the family share: fast form, plain form and a twin in plain loops."""
+
+import contextlib
+import math
+
+import numpy as np
+import pytest
+import torch
+from basicsr.utils.registry import ARCH_REGISTRY
+from torch import nn
+
+from ddsa_arch.archs.blocks.attention import SpatialAttention, project_weighed
+from ddsa_arch.archs.blocks.attention_core import channel_attention, channel_scores, pixel_norm, project_attended
+from ddsa_arch.archs.blocks.plain_form import is_plain, plain_form
+
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
+LAYOUTS = (torch.contiguous_format, torch.channels_last)
+FAMILY = {
+    'DDSANet': {'dim': 8, 'blocks': [1, 1, 1, 1, 1]},
+    'Restormer': {'dim': 8, 'num_blocks': [1, 1, 1, 1], 'num_refinement_blocks': 1},
+    'DRSformer': {'dim': 16, 'num_blocks': [1, 1, 1, 1]},
+    'ELF': {'width': 12, 'depth': 1, 'reduction': 1},
+}
+
+
+def noise(*shape, dtype=torch.float64, seed=1):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def projection(channels, out, bias=True, dtype=torch.float64):
+    conv = nn.Conv2d(channels, out, 1, bias=bias)
+    conv.weight.data = noise(out, channels, 1, 1, seed=8)
+    if bias:
+        conv.bias.data = noise(out, seed=9)
+    return conv.to(dtype)
+
+
+def identity(channels):
+    conv = nn.Conv2d(channels, channels, 1, bias=False)
+    conv.weight.data = torch.eye(channels, dtype=torch.float64)[..., None, None]
+    return conv
+
+
+def literal_attention(q, k, v, heads, temperature):
+    """One number at a time where it matters; (B, C, H, W) each."""
+    batch, channels, height, width = q.shape
+    d = channels // heads
+    out = np.zeros((batch, channels, height * width))
+    for b in range(batch):
+        for head in range(heads):
+            rows = slice(head * d, (head + 1) * d)
+            qs, ks, vs = (t[b, rows].detach().double().reshape(d, -1).numpy() for t in (q, k, v))
+            for i in range(d):
+                scores = []
+                for j in range(d):
+                    product = sum(qs[i] * ks[j])
+                    if temperature is None:
+                        scores.append(product / math.sqrt(d))
+                        continue
+                    norms = max(math.sqrt(sum(qs[i] ** 2)), 1e-12) * max(math.sqrt(sum(ks[j] ** 2)), 1e-12)
+                    scores.append(product / norms * temperature[head].item())
+                exponentials = [math.exp(s) for s in scores]
+                for j in range(d):
+                    out[b, head * d + i] += exponentials[j] / sum(exponentials) * vs[j]
+    return torch.from_numpy(out).view(q.shape)
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+@pytest.mark.parametrize('scaled', ['temperature', 'sqrt_d'])
+@pytest.mark.parametrize(('channels', 'heads', 'out'), [(5, 1, 5), (8, 2, 3), (6, 3, 6), (6, 6, 4)])
+def test_both_forms_equal_the_twin(channels, heads, out, scaled, dtype):
+    q, k, v = (noise(2, channels, 5, 7, seed=seed, dtype=dtype) for seed in (1, 2, 3))
+    temperature = None if scaled == 'sqrt_d' else noise(heads, 1, 1, seed=4, dtype=dtype) + 3
+    project = projection(channels, out, dtype=dtype)
+    attended = literal_attention(q, k, v, heads, temperature)
+    expected = torch.einsum('oc,bchw->bohw', project.weight.double().flatten(1), attended)
+    expected = expected + project.bias.double()[:, None, None]
+    for layout in LAYOUTS:
+        given = [t.contiguous(memory_format=layout) for t in (q, k, v)]
+        fast = channel_attention(*given, heads, temperature, project)
+        with plain_form():
+            plain = channel_attention(*given, heads, temperature, project)
+        for found in (fast, plain):
+            assert (found - expected).abs().max() <= TOLERANCE[dtype] * max(1, expected.abs().max())
+
+
+@pytest.mark.parametrize('bias', [True, False])
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_a_spatial_attention_may_be_multiplied_in_behind_the_projection(bias, layout):
+    attention, project = SpatialAttention().double(), projection(9, 4, bias)
+    x = noise(2, 9, 8, 6).contiguous(memory_format=layout)
+    expected = project(x * torch.sigmoid(attention.conv(torch.stack([x.mean(1), x.amax(1)], dim=1))))
+    found = project_weighed(x, attention, project)
+    with plain_form():
+        plain = project_weighed(x, attention, project)
+    assert (found - expected).abs().max() <= 1e-12
+    assert (plain - expected).abs().max() <= 1e-12
+    assert torch.equal(project_weighed(x, nn.Identity(), project), project(x))
+
+
+@pytest.mark.parametrize('name', FAMILY)
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_both_forms_of_a_network_give_one_output_and_one_gradient(name, layout):
+    torch.manual_seed(0)
+    net = ARCH_REGISTRY.get(name)(**FAMILY[name]).double().to(memory_format=layout)
+    rain = torch.rand(2, 3, 32, 48, dtype=torch.float64).to(memory_format=layout)
+    results = []
+    for form in (False, True):
+        net.zero_grad()
+        x = rain.clone().requires_grad_()
+        if form:
+            with plain_form():
+                out = net(x)
+        else:
+            out = net(x)
+        out = out if isinstance(out, torch.Tensor) else out[-1]
+        (out * noise(*out.shape, seed=5)).sum().backward()
+        results.append([out.detach(), x.grad, *(p.grad.clone() for p in net.parameters() if p.grad is not None)])
+    for fast, plain in zip(*results, strict=True):
+        assert (fast - plain).abs().max() <= 1e-10 * max(1, plain.abs().max())
+
+
+def test_the_plain_form_ends_with_its_block():
+    assert not is_plain()
+    with contextlib.suppress(KeyError), plain_form():
+        assert is_plain()
+        raise KeyError
+    assert not is_plain()
+
+
+def test_another_map_may_take_the_place_of_the_softmax():
+    q, k, v = (noise(1, 4, 3, 3, seed=seed) for seed in (1, 2, 3))
+    swap = torch.tensor([[0.0, 1.0], [1.0, 0.0]], dtype=torch.float64)
+    out = channel_attention(q, k, v, 2, torch.ones(2, 1, 1), identity(4), lambda scores: swap.expand_as(scores))
+    assert torch.equal(out, v[:, [1, 0, 3, 2]])
+
+
+def test_a_channel_of_zeros_gives_scores_of_zero_and_finite_gradients():
+    q = noise(1, 1, 12, 3)
+    q[..., 1] = 0
+    q.requires_grad_()
+    scores = channel_scores(q, q, torch.ones(1, 1, 1))
+    scores.sum().backward()
+    assert scores[0, 0, 1].tolist() == scores[0, 0, :, 1].tolist() == [0, 0, 0]
+    assert q.grad.isfinite().all()
+
+
+def test_the_norm_over_many_pixels_is_as_exact_as_float32_can_be():
+    x = noise(1, 512 * 512, 9, dtype=torch.float32)[..., :3]  # a slice of a wider tensor, as queries are
+    exact = torch.linalg.vector_norm(x.double(), dim=-2, keepdim=True)
+    assert ((pixel_norm(x) - exact) / exact).abs().max() < 5e-7
+
+
+def test_scores_and_the_folded_matrix_stay_in_float32_under_autocast():
+    q, k = (noise(1, 2, 300, 4, seed=seed).bfloat16() for seed in (1, 2))
+    temperature = torch.full((2, 1, 1), 2.0)
+    with torch.autocast('cpu', torch.bfloat16):
+        scores = channel_scores(q, k, temperature)
+    expected = channel_scores(q.double(), k.double(), temperature.double())
+    assert scores.dtype == torch.float32
+    assert (scores - expected).abs().max() <= 1e-6
+    v = noise(1, 8, 6, 5, seed=3)
+    project = projection(8, 8)
+    attention = noise(1, 2, 4, 4, seed=4).softmax(-1)
+    exact = project_attended(v, attention, project)
+    with torch.autocast('cpu', torch.bfloat16):
+        out = project_attended(v.bfloat16(), attention.float(), project.float())
+    assert out.dtype == torch.bfloat16
+    assert (out - exact).abs().max() <= 0.02 * exact.abs().max()  # one rounding to 8 bits of v, matrix and result
