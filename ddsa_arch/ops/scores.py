@@ -30,10 +30,6 @@ class Score:
         """The value without its unit; a dash where there is none."""
         return f'{value:.{self.digits}f}' if math.isfinite(value) else '-'
 
-    def better(self, value: float, than: float) -> bool:
-        """Whether one value beats another."""
-        return value > than if self.higher_is_better else value < than
-
 
 SCORES = {
     score.name: score
