@@ -6,12 +6,14 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 
 from ddsa_arch.archs.blocks.attention import SpatialAttention, project_weighed
 from ddsa_arch.archs.blocks.attention_core import channel_attention, channel_scores, pixel_norm, project_attended
 from ddsa_arch.archs.blocks.plain_form import is_plain, plain_form
+from ddsa_arch.archs.blocks.transposed_attention import MDTA
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
@@ -82,6 +84,23 @@ def test_both_forms_equal_the_twin(channels, heads, out, scaled, dtype):
             plain = channel_attention(*given, heads, temperature, project)
         for found in (fast, plain):
             assert (found - expected).abs().max() <= TOLERANCE[dtype] * max(1, expected.abs().max())
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+@pytest.mark.parametrize(('dim', 'heads'), [(5, 1), (8, 2), (6, 3)])
+def test_mdta_equals_its_equations(dim, heads, dtype):
+    net = MDTA(dim, heads)
+    for place, parameter in enumerate(net.parameters()):
+        parameter.data = noise(*parameter.shape, seed=10 + place) * 0.3
+    net.temperature.data += 5  # so that the softmax is not flat
+    net.to(dtype)
+    x = noise(2, dim, 5, 7, dtype=dtype)
+    qkv = F.conv2d(F.conv2d(x, net.qkv.weight), net.qkv_dwconv.weight, padding=1, groups=3 * dim)
+    q, k, v = qkv[:, :dim], qkv[:, dim : 2 * dim], qkv[:, 2 * dim :]
+    expected = F.conv2d(literal_attention(q, k, v, heads, net.temperature).to(dtype), net.project_out.weight)
+    for layout in LAYOUTS:
+        difference = (net(x.contiguous(memory_format=layout)) - expected).abs().max().item()
+        assert difference <= TOLERANCE[dtype] * max(1.0, expected.abs().max().item())
 
 
 @pytest.mark.parametrize('bias', [True, False])

@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -28,41 +27,6 @@ def randomised(module, dtype=torch.float64):
 
 def noise(*shape, dtype=torch.float64, seed=1):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
-
-
-def literal_attention(q, k, v, temperature):
-    """One number at a time where it matters; (B, C, H, W) each."""
-    batch, channels, height, width = q.shape
-    heads = len(temperature)
-    d = channels // heads
-    out = np.zeros((batch, channels, height * width))
-    for b in range(batch):
-        for head in range(heads):
-            rows = slice(head * d, (head + 1) * d)
-            qs, ks, vs = (t[b, rows].detach().double().reshape(d, -1).numpy() for t in (q, k, v))
-            for i in range(d):
-                scores = []
-                for j in range(d):
-                    q_norm = max(math.sqrt(sum(qs[i] ** 2)), 1e-12)
-                    k_norm = max(math.sqrt(sum(ks[j] ** 2)), 1e-12)
-                    scores.append(sum(qs[i] / q_norm * ks[j] / k_norm) * temperature[head].item())
-                exponentials = [math.exp(s) for s in scores]
-                for j in range(d):
-                    out[b, head * d + i] += exponentials[j] / sum(exponentials) * vs[j]
-    return torch.from_numpy(out).view(q.shape).to(q.dtype)
-
-
-@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
-@pytest.mark.parametrize(('dim', 'heads'), [(5, 1), (8, 2), (6, 3)])
-def test_mdta_equals_its_equations(dim, heads, dtype):
-    net = randomised(MDTA(dim, heads), dtype)
-    x = noise(2, dim, 5, 7, dtype=dtype)
-    qkv = F.conv2d(F.conv2d(x, net.qkv.weight), net.qkv_dwconv.weight, padding=1, groups=3 * dim)
-    q, k, v = qkv[:, :dim], qkv[:, dim : 2 * dim], qkv[:, 2 * dim :]
-    expected = F.conv2d(literal_attention(q, k, v, net.temperature), net.project_out.weight)
-    for layout in LAYOUTS:
-        difference = (net(x.contiguous(memory_format=layout)) - expected).abs().max().item()
-        assert difference <= TOLERANCE[dtype] * max(1.0, expected.abs().max().item())
 
 
 def literal_gate(a, activation):
