@@ -109,8 +109,7 @@ def normalised(grey: np.ndarray) -> np.ndarray:
 def generalised_gaussian(x: np.ndarray) -> tuple[float, float]:
     """Shape and variance by matching moments; eq. (4)."""
     variance = np.mean(x**2)
-    table = gamma(1 / SHAPES) * gamma(3 / SHAPES) / gamma(2 / SHAPES) ** 2
-    return SHAPES[np.abs(variance / np.mean(np.abs(x)) ** 2 - table).argmin()], variance
+    return SHAPES[np.abs(variance / np.mean(np.abs(x)) ** 2 - 1 / _moment_ratios()).argmin()], variance
 
 
 def asymmetric_gaussian(x: np.ndarray) -> tuple[float, float, float]:
@@ -119,8 +118,13 @@ def asymmetric_gaussian(x: np.ndarray) -> tuple[float, float, float]:
     ratio = left / right
     spread = np.mean(np.abs(x)) ** 2 / np.mean(x**2)
     wanted = spread * (ratio**3 + 1) * (ratio + 1) / (ratio**2 + 1) ** 2
-    table = gamma(2 / SHAPES) ** 2 / (gamma(1 / SHAPES) * gamma(3 / SHAPES))
-    return SHAPES[((table - wanted) ** 2).argmin()], left, right
+    return SHAPES[((_moment_ratios() - wanted) ** 2).argmin()], left, right
+
+
+@cache
+def _moment_ratios() -> np.ndarray:
+    """mean(|x|)^2 / mean(x^2) of a generalised Gaussian, for each of ``SHAPES``."""
+    return gamma(2 / SHAPES) ** 2 / (gamma(1 / SHAPES) * gamma(3 / SHAPES))
 
 
 @cache

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import cache
 from pathlib import Path
 
 import basicsr.metrics.niqe
@@ -66,6 +67,7 @@ def derain_niqe(img: np.ndarray, img2: np.ndarray | None = None, *, better: str 
     return value
 
 
+@cache
 def _pristine_model() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean and covariance of the features of pristine images, and the window, as BasicSR ships them."""
     with np.load(Path(basicsr.metrics.niqe.__file__).with_name('niqe_pris_params.npz')) as model:

@@ -1,9 +1,10 @@
-"""Files that are either whole or absent."""
+"""Files and folders that are either whole or absent."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,33 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Give a temporary neighbour folder to fill; it takes the name ``path`` when the block ends well.
+
+    A folder of that name is replaced, and stays until then. The neighbour is removed when the block raises. Missing
+    parent folders are made.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part, old = (path.with_name(f'{path.name}.{os.getpid()}.{kind}') for kind in ('part', 'old.part'))
+    part.mkdir()
+    try:
+        yield part
+        replaces = path.exists()
+        if replaces:
+            os.replace(path, old)
+        try:
+            os.replace(part, path)
+        except OSError:
+            if replaces:
+                os.replace(old, path)
+            raise
+    finally:
+        for left in (part, old):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

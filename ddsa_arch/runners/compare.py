@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import math
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ddsa_arch.models.protocol import versions
-from ddsa_arch.ops.atomic import write_json, write_text
+from ddsa_arch.ops.atomic import atomic_folder, write_json, write_text
 from ddsa_arch.ops.benchmarks import TEST_SETS
 from ddsa_arch.ops.comparison_tables import to_latex, to_markdown
 from ddsa_arch.ops.errors import InputError, did_you_mean
@@ -32,7 +30,7 @@ from ddsa_arch.runners.compared_runs import (
     find_sources,
     read_methods,
 )
-from ddsa_arch.runners.compared_scores import SetScores, score_set
+from ddsa_arch.runners.compared_scores import SetScores, score_set, used_metrics
 
 PAGE, MARKDOWN = 'gallery.html', 'comparison.md'
 TARGET = 'Target'
@@ -107,17 +105,18 @@ def compare(
     if rainy and RAINY not in [method.name for method in methods]:
         methods = [Method(RAINY, Path(next(iter(rainy.values())).root), dict(rainy)), *methods]
     candidates = [method.name for method in methods]
-    reference = reference or next(name for name in candidates if name != RAINY)
+    reference = reference or next((name for name in candidates if name != RAINY), RAINY)
     if reference not in candidates:
         raise InputError(f'--reference {reference}: no such run{did_you_mean(reference, candidates)}')
     compared = [compared_set(name, methods, clean.get(name), allow_missing) for name in _in_order(names)]
     scored = [score_set(one, metrics, protocol, threads or _processors(), progress) for one in compared]
     warnings = [w for one in scored for w in one.warnings] + wording.protocol_warnings(methods, protocol)
-    table, caption = report.main_table(methods, scored, layout, protocol)
+    rows = report.rows(methods, scored, layout)
+    table, caption = report.main_table(rows, scored, layout, protocol)
     differences = report.differences(scored, reference)
-    with _whole_folder(out) as folder:
+    with atomic_folder(out) as folder:
         write_text(folder / 'comparison.tex', to_latex(table, caption + report.reported_note(layout)))
-        report.write_means(folder / 'comparison.csv', report.rows(methods, scored, layout), scored)
+        report.write_means(folder / 'comparison.csv', rows, scored)
         report.write_images(folder / 'images.csv', scored)
         report.write_differences(folder / 'differences.csv', differences)
         write_json(folder / 'protocol.json', wording.protocol_record(methods, scored, protocol, versions()))
@@ -144,21 +143,6 @@ def _check_out(out: Path, overwrite: bool) -> None:
         raise InputError(f'{out} holds a comparison already; give --overwrite, or another folder with -o')
 
 
-@contextlib.contextmanager
-def _whole_folder(out: Path) -> Iterator[Path]:
-    """A folder that takes its place when all is written, and leaves nothing otherwise."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f'{out.name}.{os.getpid()}.part')
-    part.mkdir()
-    try:
-        yield part
-        if out.exists():
-            shutil.rmtree(out)
-        os.replace(part, out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
 def _in_order(names: Iterable[str]) -> list[str]:
     """The benchmarks in the order of the field's tables, then others by name."""
     known = [benchmark.name for benchmark in TEST_SETS]
@@ -176,7 +160,7 @@ def _write_page(
     """The gallery of the methods that have images."""
     shown = [m.name for m in methods if m.images]
     has_targets = any(one.compared.targets for one in scored)
-    used = list(dict.fromkeys(metric for one in scored for metric in one.metrics))
+    used = used_metrics(scored)
     share = max(1, most // len(scored))
     chosen = {one.compared.name: _spread(len(one.compared.stems), share) for one in scored}
     cut = [

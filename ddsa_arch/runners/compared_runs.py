@@ -28,7 +28,7 @@ class Method:
         name: for people.
         path: the folder that was named.
         images: for each set, each stem's picture.
-        suffixes: what file names have after the stem, by set.
+        suffix: what file names have after the stem.
         stored: the scores that the test wrote, by set, image and metric.
         protocol: of these scores; None for folders of images.
         options: of the run.
@@ -46,6 +46,11 @@ class Method:
     def sets(self) -> list[str]:
         """The sets it has images or scores of."""
         return list(dict.fromkeys([*self.stored, *self.images]))
+
+    @property
+    def scores(self) -> set[str]:
+        """What the test's rows hold: the scores, among their other columns."""
+        return {column for of_set in self.stored.values() for row in of_set.values() for column in row}
 
     def stems(self, set_name: str) -> set[str]:
         """The images of a set, without the suffix."""

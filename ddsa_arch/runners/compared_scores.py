@@ -49,6 +49,11 @@ class SetScores:
         return finite_mean(self.values.get(method, {}).get(metric, ()))
 
 
+def used_metrics(scored: Sequence[SetScores]) -> list[str]:
+    """The metrics of all sets, each once."""
+    return list(dict.fromkeys(metric for one in scored for metric in one.metrics))
+
+
 def metric_options(names: Sequence[str], protocol: str) -> dict[str, dict[str, Any]]:
     """Metrics as option files have them.
 

@@ -83,8 +83,7 @@ def _about_reported(table: Mapping[str, Any]) -> str:
 
 def _run_row(method: Method) -> list[str]:
     network = ((method.protocol or {}).get('network') or {}).get('type')
-    scores = {score for of_set in method.stored.values() for row in of_set.values() for score in row}
-    how = f'{network}: {describe_protocol(method.protocol, scores)}' if network else 'images'
+    how = f'{network}: {describe_protocol(method.protocol, method.scores)}' if network else 'images'
     return [method.name, str(method.path), how]
 
 
@@ -110,8 +109,7 @@ def protocol_warnings(methods: Sequence[Method], protocol: str) -> list[str]:
 
 def _target_metrics(method: Method) -> list[dict[str, Any]]:
     """The metrics that a run was tested with, where it has scores by them."""
-    scores = {score for of_set in method.stored.values() for row in of_set.values() for score in row}
-    return [of for name, of in method.protocol['metrics'].items() if name in scores]
+    return [of for name, of in method.protocol['metrics'].items() if name in method.scores]
 
 
 def protocol_record(

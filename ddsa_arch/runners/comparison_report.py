@@ -25,7 +25,8 @@ from ddsa_arch.ops.paired import PairedDifference, paired_difference
 from ddsa_arch.ops.scores import SCORES
 from ddsa_arch.ops.tables import write_csv
 from ddsa_arch.runners.compared_runs import RAINY, Method
-from ddsa_arch.runners.compared_scores import SetScores
+from ddsa_arch.runners.compared_scores import WITH_TARGET, WITHOUT_TARGET, SetScores, used_metrics
+from ddsa_arch.runners.parts import part_parameters
 
 REPORTED_TABLES = {'table1': 'ddsa_table1', 'table2': 'ddsa_table2', 'table3': 'ddsa_table3'}
 REPORTED_AVERAGE = 'average'  # as published.yml calls it
@@ -50,7 +51,7 @@ def rows(methods: Sequence[Method], scored: Sequence[SetScores], layout: str) ->
     """The measured methods, then those that the paper's table of this layout reports."""
     names = {one.compared.name: one.metrics for one in scored}
     if layout == 'table1':
-        names = {benchmark.name: ('psnr', 'ssim') for benchmark in TEST_SETS}
+        names = {benchmark.name: WITH_TARGET for benchmark in TEST_SETS}
     scores = list(dict.fromkeys(metric for metrics in names.values() for metric in metrics))
     found = []
     for method in methods:
@@ -61,8 +62,13 @@ def rows(methods: Sequence[Method], scored: Sequence[SetScores], layout: str) ->
     return found
 
 
+def _kinds(layout: str) -> tuple[str, str]:
+    """The scores of a layout's reported rows."""
+    return WITHOUT_TARGET if layout == 'table2' else WITH_TARGET
+
+
 def _reported(table: Mapping[str, Any], layout: str) -> list[Row]:
-    kinds = ('niqe', 'brisque') if layout == 'table2' else ('psnr', 'ssim')
+    kinds = _kinds(layout)
     digits = dict(zip(kinds, printed_digits(table), strict=True))
     found = []
     for name, of in table['rows'].items():
@@ -81,22 +87,23 @@ def _switches(method: Method) -> dict[str, bool] | None:
     network = (method.protocol or {}).get('network') or {}
     if network.get('type') != 'DDSANet':
         return None
-    attention, gdfn = network.get('attention', 'dual'), network.get('ffn', 'msfn') == 'gdfn'
+    defaults = {name: p.default for name, p in part_parameters('arch', 'DDSANet')[0].items()}
+    network = {**defaults, **network}
+    attention, gdfn = network['attention'], network['ffn'] == 'gdfn'
     return {
         'DSA': attention in ('dual', 'dense'),
         'SSA': attention in ('dual', 'sparse'),
         'GDFN': gdfn,
         'MSFN': not gdfn,
-        'SA': bool(network.get('spatial_attention', True)),
+        'SA': network['spatial_attention'],
     }
 
 
-def main_table(methods: Sequence[Method], scored: Sequence[SetScores], layout: str, protocol: str) -> tuple[Table, str]:
+def main_table(found: Sequence[Row], scored: Sequence[SetScores], layout: str, protocol: str) -> tuple[Table, str]:
     """The table of a layout, and what stands below it."""
-    found = rows(methods, scored, layout)
     columns = {one.compared.name: one.metrics for one in scored}
     reported_sets = {'table1': [b.name for b in TEST_SETS], 'table2': ['real'], 'table3': ['Rain100H']}.get(layout, [])
-    kinds = ('niqe', 'brisque') if layout == 'table2' else ('psnr', 'ssim')
+    kinds = _kinds(layout)
     if layout != 'sets' and not any(set(kinds) & set(metrics) for metrics in columns.values()):
         labels = ' and '.join(SCORES[kind].label for kind in kinds)
         wanted = ' '.join(kinds)
@@ -114,12 +121,12 @@ def main_table(methods: Sequence[Method], scored: Sequence[SetScores], layout: s
 
 
 def _caption(scored: Sequence[SetScores], protocol: str, averaged: bool) -> str:
-    metrics = {metric for one in scored for metric in one.metrics}
+    metrics = used_metrics(scored)
     parts = []
-    if metrics & {'psnr', 'ssim'}:
+    if set(WITH_TARGET) & set(metrics):
         rounding = {'paper': 'rounded', 'basicsr': 'not rounded'}[protocol]
         parts.append(f'PSNR and SSIM on Y of BT.601, {rounding} (protocol {protocol}), whole images of 8 bits')
-    if metrics & {'niqe', 'brisque'}:
+    if set(WITHOUT_TARGET) & set(metrics):
         parts.append("NIQE and BRISQUE by their authors' formulas, no resizing, lower is better")
     lines = ['; '.join(parts)]
     if averaged:
@@ -136,7 +143,7 @@ def reported_note(layout: str) -> str:
 
 def write_means(path: Path, found: Sequence[Row], scored: Sequence[SetScores]) -> None:
     """A row for each method: the average of each score, then the mean of each set."""
-    metrics = list(dict.fromkeys(m for one in scored for m in one.metrics))
+    metrics = used_metrics(scored)
     sets = list(dict.fromkeys(name for row in found for name in row.means if name != AVERAGE))
     table = []
     for row in found:
@@ -151,7 +158,7 @@ def write_means(path: Path, found: Sequence[Row], scored: Sequence[SetScores]) -
 
 def write_images(path: Path, scored: Sequence[SetScores]) -> None:
     """A row for each image of each method."""
-    metrics = list(dict.fromkeys(m for one in scored for m in one.metrics))
+    metrics = used_metrics(scored)
     table = [
         {
             'set': one.compared.name,

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import multiprocessing
 import os
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ddsa_arch.ops.atomic import atomic_path, write_json, write_text
+from ddsa_arch.ops.atomic import atomic_folder, atomic_path, write_json, write_text
 
 
 def names(folder):
@@ -98,3 +99,36 @@ def test_value_that_json_cannot_hold_leaves_the_old_file(tmp_path):
         write_json(tmp_path / 'a.json', loop)
     assert json.loads((tmp_path / 'a.json').read_text(encoding='utf-8')) == 1
     assert names(tmp_path) == ['a.json']
+
+
+def test_a_folder_appears_when_the_block_ends_well_and_replaces_an_older_one(tmp_path):
+    path = tmp_path / 'new' / 'results'
+    for content in ('1', '2'):
+        with atomic_folder(path) as part:
+            (part / f'{content}.txt').write_text(content)
+            assert part.parent == path.parent
+            assert path.exists() == (content == '2')
+        assert names(path) == [f'{content}.txt']
+    assert names(path.parent) == ['results']
+
+
+@pytest.mark.parametrize('error', [RuntimeError, KeyboardInterrupt])
+def test_a_failing_block_leaves_the_old_folder_and_nothing_else(tmp_path, error):
+    path = tmp_path / 'results'
+    path.mkdir()
+    (path / 'old.txt').touch()
+    with contextlib.suppress(error), atomic_folder(path) as part:
+        (part / 'new.txt').touch()
+        raise error
+    assert names(tmp_path) == ['results']
+    assert names(path) == ['old.txt']
+
+
+def test_an_old_folder_comes_back_when_the_new_one_cannot_take_its_name(tmp_path):
+    path = tmp_path / 'results'
+    path.mkdir()
+    (path / 'old.txt').touch()
+    with pytest.raises(FileNotFoundError), atomic_folder(path) as part:
+        part.rmdir()
+    assert names(tmp_path) == ['results']
+    assert names(path) == ['old.txt']

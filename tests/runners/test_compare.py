@@ -77,6 +77,12 @@ def test_the_rainy_images_are_a_row_of_their_own(folders):
     assert table('out/differences.csv') == []
 
 
+def test_the_rainy_images_may_stand_alone(folders):
+    result = compare(['Rainy=rain'], 'out', targets=['target'], gallery_images=0)
+    assert [m.name for m in result.methods] == ['Rainy']
+    assert table('out/differences.csv') == []
+
+
 def test_identical_images_are_noted_and_leave_the_mean_alone(folders):
     shutil.copy('target/p3.png', 'good/p3.png')
     compare(['good', 'fair'], 'out', targets=['target'], gallery_images=0)
