@@ -1,4 +1,3 @@
-import contextlib
 import json
 import multiprocessing
 import os
@@ -117,9 +116,14 @@ def test_a_failing_block_leaves_the_old_folder_and_nothing_else(tmp_path, error)
     path = tmp_path / 'results'
     path.mkdir()
     (path / 'old.txt').touch()
-    with contextlib.suppress(error), atomic_folder(path) as part:
-        (part / 'new.txt').touch()
-        raise error
+
+    def write_and_fail():
+        with atomic_folder(path) as part:
+            (part / 'new.txt').touch()
+            raise error
+
+    with pytest.raises(error):
+        write_and_fail()
     assert names(tmp_path) == ['results']
     assert names(path) == ['old.txt']
 
