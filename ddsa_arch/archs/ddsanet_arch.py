@@ -18,10 +18,12 @@ import torch.nn.functional as F
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from ddsa_arch.archs.blocks.attention import SpatialAttention, project_weighed
-from ddsa_arch.archs.blocks.attention_core import channel_attention
+from ddsa_arch.archs.blocks.attention import SpatialAttention, pool_channels, project_weighed, weigh
+from ddsa_arch.archs.blocks.attention_core import ChannelAttention
+from ddsa_arch.archs.blocks.fused import conv, conv_add_, conv_times
 from ddsa_arch.archs.blocks.norm import ChannelLayerNorm
 from ddsa_arch.archs.blocks.resample import Downsample, Upsample
+from ddsa_arch.archs.blocks.strips import Crop, fuse, in_strips, join, run_blocks, through, update, with_room
 
 RES2NET_SCALE = 3  # "we set the scale dimension to 3", section 2.3
 WIDTH_MULTIPLE = 8 * RES2NET_SCALE  # hidden widths that split in 3 and suit the hardware (our choice)
@@ -54,7 +56,7 @@ def keep_top_k(scores: Tensor, k: int, fill: float) -> Tensor:
 
 
 @ARCH_REGISTRY.register()
-class DDSA(nn.Module):
+class DDSA(ChannelAttention):
     """Dynamic dual self-attention (section 2.2), (B, C, H, W) -> (B, C, H, W).
 
     Attention between the channels of a head: the scores of a head are a d x d matrix, whatever the image size.
@@ -104,9 +106,9 @@ class DDSA(nn.Module):
         self.temperature = nn.Parameter(torch.ones(heads, 1, 1)) if scale == 'temperature' else None
         self.branch_weights = nn.Parameter(torch.full((2,), 0.5)) if attention == 'dual' else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.encode_qkv(self.to_qkv(x)).chunk(3, dim=1)
-        return channel_attention(q, k, v, self.heads, self.temperature, self.project_out, self.attention_map)
+    @property
+    def layers(self) -> tuple[nn.Conv2d, nn.Conv2d]:
+        return self.to_qkv, self.encode_qkv
 
     def attention_map(self, scores: Tensor) -> Tensor:
         """The bracket of eq. (6), (B, h, d, d)."""
@@ -118,8 +120,26 @@ class DDSA(nn.Module):
         return self.branch_weights[0] * scores.softmax(dim=-1) + self.branch_weights[1] * sparse
 
 
+class SpatialFeedForward(nn.Module):
+    """What SEFN and GDFN have in common: a spatial attention (or none) before the last 1x1 convolution."""
+
+    spatial_attention: nn.Module
+    project_out: nn.Conv2d
+
+    def look(self, parts: Sequence[Tensor]) -> Tensor | None:
+        """What the spatial attention sees of hidden channels that come in parts, (B, 2, H, W); None without it."""
+        return pool_channels(parts) if isinstance(self.spatial_attention, SpatialAttention) else None
+
+    def finish(self, p: Tensor, weights: Tensor) -> Tensor:
+        """See ``strips.FeedForward``."""
+        return self.add_bias(weigh(p, weights))
+
+    def add_bias(self, p: Tensor) -> Tensor:
+        return p if self.project_out.bias is None else p + self.project_out.bias[:, None, None]
+
+
 @ARCH_REGISTRY.register()
-class SEFN(nn.Module):
+class SEFN(SpatialFeedForward):
     """Spatial-enhanced feed-forward network (section 2.3), (B, C, H, W) -> (B, C, H, W).
 
     Res2Net with scale 3 and depth-wise 3x3 convolutions between two 1x1 convolutions, then the spatial attention
@@ -148,6 +168,23 @@ class SEFN(nn.Module):
         self.spatial_attention = SpatialAttention(bias) if spatial_attention else nn.Identity()
         self.project_out = nn.Conv2d(hidden, dim, 1, bias=bias)
 
+    halo = 2
+
+    def strip(self, x: Tensor, crop: Crop) -> tuple[Tensor, Tensor | None]:
+        """See ``strips.FeedForward``: the same as ``forward``, but for the part of SA that needs other windows."""
+        biases = (None,) * RES2NET_SCALE if self.expand.bias is None else self.expand.bias.chunk(RES2NET_SCALE)
+        x1, x2, x3 = (
+            conv(x, weight, bias, activation='gelu')
+            for weight, bias in zip(self.expand.weight.chunk(RES2NET_SCALE), biases, strict=True)
+        )
+        y2 = self.depthwise2(x2)
+        y = [crop(x1), crop(y2), crop(self.depthwise3(x3.add_(y2)))]
+        p = None
+        for part, weight in zip(y, self.project_out.weight.chunk(RES2NET_SCALE, dim=1), strict=True):
+            p = conv_add_(p, part, weight)
+        pooled = self.look(y)
+        return (self.add_bias(p) if pooled is None else p), pooled
+
     def forward(self, x: Tensor) -> Tensor:
         x1, x2, x3 = F.gelu(self.expand(x)).chunk(RES2NET_SCALE, dim=1)
         y2 = self.depthwise2(x2)
@@ -156,7 +193,7 @@ class SEFN(nn.Module):
         return project_weighed(y, self.spatial_attention, self.project_out)
 
 
-class GDFN(nn.Module):
+class GDFN(SpatialFeedForward):
     """Gated feed-forward network of [9], with the SA of SEFN where row (e) of Table 3 asks for it.
 
     conv1x1(SA(GELU(a) * b)) with a, b = split(DW(conv1x1(x))), (B, C, H, W) -> (B, C, H, W). The hidden width is
@@ -173,9 +210,28 @@ class GDFN(nn.Module):
         self.spatial_attention = SpatialAttention(bias) if spatial_attention else nn.Identity()
         self.project_out = nn.Conv2d(hidden, dim, 1, bias=bias)
 
+    halo = 1
+
+    def strip(self, x: Tensor, crop: Crop) -> tuple[Tensor, Tensor | None]:
+        """See ``strips.FeedForward``."""
+        hidden = self.project_out.in_channels
+        a, b = (conv(x, *part) for part in _halves(self.expand))
+        (weight_a, bias_a), (weight_b, bias_b) = _halves(self.depthwise)
+        gate = conv(a, weight_a, bias_a, 1, groups=hidden, activation='gelu')
+        gated = crop(conv_times(b, gate, weight_b, bias_b, 1, hidden))
+        p = conv(gated, self.project_out.weight)
+        pooled = self.look([gated])
+        return (self.add_bias(p) if pooled is None else p), pooled
+
     def forward(self, x: Tensor) -> Tensor:
         a, b = self.depthwise(self.expand(x)).chunk(2, dim=1)
         return project_weighed(F.gelu(a) * b, self.spatial_attention, self.project_out)
+
+
+def _halves(layer: nn.Conv2d) -> list[tuple[Tensor, Tensor | None]]:
+    """Weight and bias of the two halves of a convolution's output."""
+    biases = (None, None) if layer.bias is None else layer.bias.chunk(2)
+    return list(zip(layer.weight.chunk(2), biases, strict=True))
 
 
 def hidden_width(dim: int, expansion: float) -> int:
@@ -197,7 +253,13 @@ class DATB(nn.Module):
         self.norm2 = ChannelLayerNorm(dim, norm_bias)
         self.feed_forward = feed_forward
 
+    @property
+    def branches(self) -> tuple[nn.Module, nn.Module]:
+        return self.attention, self.feed_forward
+
     def forward(self, x: Tensor) -> Tensor:
+        if in_strips():
+            return update(x.clone(memory_format=torch.channels_last), self)
         x = x + self.attention(self.norm1(x))
         return x + self.feed_forward(self.norm2(x))
 
@@ -292,11 +354,13 @@ class DDSANet(nn.Module):
         self.output = nn.Conv2d(dim * 2, in_channels, 3, padding=1, bias=bias)
 
     def forward(self, rain: Tensor) -> Tensor:
-        x1 = self.encoder1(self.encoder0(self.embed(rain)))  # (B, dim, H, W)
-        x2 = self.encoder2(self.down12(x1))  # (B, 2 dim, H/2, W/2)
-        x3 = self.encoder3(self.down23(x2))  # (B, 4 dim, H/4, W/4)
-        x4 = self.level4(self.down34(x3))  # (B, 8 dim, H/8, W/8)
-        y3 = self.decoder3(self.fuse3(torch.cat([self.up43(x4), x3], dim=1)))
-        y2 = self.decoder2(self.fuse2(torch.cat([self.up32(y3), x2], dim=1)))
-        y1 = self.decoder1(torch.cat([self.up21(y2), x1], dim=1))  # (B, 2 dim, H, W)
-        return rain + self.output(self.decoder0(y1))
+        room, x1 = with_room(through(self.embed, rain, 1))
+        x1 = run_blocks([*self.encoder0, *self.encoder1], x1)  # (B, dim, H, W)
+        x2 = run_blocks(self.encoder2, through(self.down12, x1, 2))  # (B, 2 dim, H/2, W/2)
+        x3 = run_blocks(self.encoder3, through(self.down23, x2, 2))  # (B, 4 dim, H/4, W/4)
+        y = run_blocks(self.level4, through(self.down34, x3, 2))  # (B, 8 dim, H/8, W/8)
+        y = run_blocks(self.decoder3, fuse(self.fuse3, self.up43, y, x3))
+        y = run_blocks(self.decoder2, fuse(self.fuse2, self.up32, y, x2))
+        del x2, x3  # memory that the full resolution needs
+        y = run_blocks([*self.decoder1, *self.decoder0], join(self.up21, y, x1, room))  # (B, 2 dim, H, W)
+        return rain + through(self.output, y, 1)

@@ -17,8 +17,11 @@ import torch.nn.functional as F
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
+from ddsa_arch.archs.blocks.fused import ALIGNMENT, aligned, conv, conv_add_
 from ddsa_arch.archs.blocks.gated_feedforward import hidden_width
+from ddsa_arch.archs.blocks.plain_form import is_plain
 from ddsa_arch.archs.blocks.precision import full_precision
+from ddsa_arch.archs.blocks.strips import Crop, in_strips, strips, through
 from ddsa_arch.archs.blocks.transformer_unet import TransformerUNet, check_residual
 from ddsa_arch.archs.blocks.transposed_attention import MDTA, TransformerBlock, norm_has_bias
 
@@ -72,6 +75,17 @@ class TKSA(MDTA):
         ]
 
 
+def join_aligned(x: Tensor, y: Tensor) -> Tensor:
+    """[x, y] of (1, C_i, H, W), in channels_last, with channels of zeros up to a friendly width."""
+    channels = x.shape[1] + y.shape[1]
+    size = (1, channels + -channels % ALIGNMENT, *x.shape[2:])
+    joined = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    joined[:, : x.shape[1]] = x
+    joined[:, x.shape[1] : channels] = y
+    joined[:, channels:] = 0
+    return joined
+
+
 class MSFN(nn.Module):
     """Mixed-scale feed-forward network, (B, C, H, W) -> (B, C, H, W).
 
@@ -98,6 +112,42 @@ class MSFN(nn.Module):
         self.dwconv5x5_1 = nn.Conv2d(double, hidden, 5, padding=2, groups=hidden, bias=bias)
         self.project_out = nn.Conv2d(double, dim, 1, bias=bias)
 
+    halo = 4  # of two 5x5 convolutions, one after the other
+
+    def strip(self, x: Tensor, crop: Crop) -> tuple[Tensor, None]:
+        """See ``strips.FeedForward``: each paired convolution as the sum of two depth-wise ones."""
+        hidden = self.dwconv3x3_1.out_channels
+        total = None
+        for place, paired in enumerate((self.dwconv3x3_1, self.dwconv5x5_1)):
+            first, second = self.pairs(x, slice(place * hidden, (place + 1) * hidden))
+            padding, groups = paired.padding[0], first.shape[1]
+            bias = None if paired.bias is None else aligned(paired.bias)
+            weights = [aligned(weight) for weight in paired.weight.split(1, dim=1)]
+            t = conv(first, weights[0], bias, padding, groups=groups)
+            t = conv_add_(t, second, weights[1], padding, groups, activation='relu')
+            weight = aligned(self.project_out.weight[:, place * hidden : (place + 1) * hidden], dim=1)
+            total = conv_add_(total, crop(t), weight)
+        return total if self.project_out.bias is None else total + self.project_out.bias[:, None, None], None
+
+    def pairs(self, x: Tensor, half: slice) -> tuple[Tensor, Tensor]:
+        """The even and the odd channels of [p1, r1] or of [p2, r2], with channels of zeros up to a friendly width."""
+        hidden = half.stop - half.start
+        found = []  # p and r of the even channels, p and r of the odd ones
+        for parity in (0, 1):
+            channels = slice(half.start + parity, half.stop, 2)
+            bias = None if self.project_in.bias is None else aligned(self.project_in.bias[channels])
+            u = conv(x, aligned(self.project_in.weight[channels]), bias)
+            count = len(range(parity, hidden, 2))
+            for layer in (self.dwconv3x3, self.dwconv5x5):
+                bias = None if layer.bias is None else aligned(layer.bias[channels])
+                weight, padding = aligned(layer.weight[channels]), layer.padding[0]
+                y = conv(u, weight, bias, padding, groups=u.shape[1], activation='relu')
+                found.append(y[:, :count])
+        p_even, r_even, p_odd, r_odd = found
+        if hidden % 2:  # the r begin at an odd place of the concatenation
+            r_even, r_odd = r_odd, r_even
+        return join_aligned(p_even, r_even), join_aligned(p_odd, r_odd)
+
     def forward(self, x: Tensor) -> Tensor:
         u = self.project_in(x)
         p1, p2 = F.relu(self.dwconv3x3(u)).chunk(2, dim=1)  # (B, hidden, H, W) each
@@ -118,8 +168,27 @@ class DepthwiseConv(nn.Conv2d):
         if x.device.type == 'cpu' and self.dilation != (1, 1):
             # with bfloat16 in channels_last, PyTorch 2.13 leaves the gradient of these weights uninitialised on a CPU
             with torch.autocast('cpu', enabled=False):
-                return super().forward(full_precision(x))
+                return self.dilated(full_precision(x))
         return super().forward(x)
+
+    def dilated(self, x: Tensor) -> Tensor:
+        """``forward`` on a CPU, where oneDNN has no fast code for dilated kernels that reach over more than 9 columns.
+
+        The inner columns make a kernel of their own. The outer ones are kernels of one column, whose results are moved.
+        """
+        dilation, reach = self.dilation[1], self.padding[1]
+        if self.kernel_size[1] < 7 or is_plain():
+            return super().forward(x)
+        out = F.conv2d(x, self.weight[..., 1:-1], None, 1, (self.padding[0], reach - dilation), dilation, self.groups)
+        inside = x.shape[-1] - reach  # columns that have a neighbour at that distance
+        if inside > 0:
+            left, right = (
+                F.conv2d(x, self.weight[..., column], None, 1, (self.padding[0], 0), dilation, self.groups)
+                for column in (slice(0, 1), slice(-1, None))
+            )
+            out[..., reach:] += left[..., :inside]
+            out[..., :inside] += right[..., reach:]
+        return out
 
 
 def depthwise_separable(dim: int, kernel: int, dilation: int = 1) -> tuple[nn.Module, nn.Module]:
@@ -168,6 +237,33 @@ class ExpertStep(nn.Module):
         self._ops = nn.ModuleList(experts(dim))
         self._out = nn.Sequential(nn.Conv2d(dim * EXPERTS, dim, 1, bias=False))  # lends its weight to forward
 
+    halo = 6  # of two 7x7 convolutions, one after the other
+
+    def update(self, s: Tensor, weights: Tensor) -> Tensor:
+        """``forward``, written into s."""
+        for image, image_weights in zip(s.split(1), weights, strict=True):
+            for strip in strips(image, self.halo, torch.clone):
+                strip.of(image).copy_(self.strip(strip.x, image_weights, strip.crop))
+        return s
+
+    def strip(self, s: Tensor, weights: Tensor, crop: Crop) -> Tensor:
+        """``forward`` of a strip (1, C, h, w) with weights (8,); the last 1x1 convolutions join the mix."""
+        channels = s.shape[1]
+        mix = self._out[0].weight.view(channels, EXPERTS, channels) * weights[:, None]  # (C, 8, C)
+        total = None
+        for number, expert in enumerate(self._ops):
+            y, matrix = s, mix[:, number]  # (C, C)
+            if isinstance(expert, nn.AvgPool2d):
+                y = expert(y)
+            else:
+                *before, depthwise, pointwise = expert.op
+                if before:
+                    first, then, _ = before
+                    y = conv(first(y), then.weight, activation='relu')
+                y, matrix = depthwise(y), matrix @ pointwise.weight.flatten(1)
+            total = conv_add_(total, crop(y), matrix[:, :, None, None])
+        return total.relu_().add_(crop(s)).relu_()
+
     def forward(self, s: Tensor, weights: Tensor) -> Tensor:
         channels, height, width = s.shape[1:]
         x = torch.cat([op(s) for op in self._ops], dim=1)  # (B, 8C, H, W)
@@ -189,7 +285,7 @@ class ExpertSteps(nn.Module):
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
         s = self.preprocess(x)
         for step, step_weights in zip(self._ops, weights.unbind(dim=1), strict=True):
-            s = step(s, step_weights)
+            s = step.update(s, step_weights) if in_strips() else step(s, step_weights)
         return s
 
 
@@ -257,5 +353,5 @@ class DRSformer(TransformerUNet):
         self.refinement = MEFC(dim * 2) if mefc else nn.Identity()
 
     def forward(self, rain: Tensor) -> Tensor:
-        x = self.encoder_level0(self.patch_embed(rain))  # (B, dim, H, W)
-        return rain + self.output(self.refinement(self.levels(x)))
+        x = self.encoder_level0(through(self.patch_embed, rain, 1))  # (B, dim, H, W)
+        return rain + through(self.output, self.refinement(self.levels(x)), 1)

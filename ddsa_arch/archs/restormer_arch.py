@@ -14,6 +14,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from ddsa_arch.archs.blocks.gated_feedforward import GDFN
+from ddsa_arch.archs.blocks.strips import run_blocks, through
 from ddsa_arch.archs.blocks.transformer_unet import TransformerUNet, check_residual
 from ddsa_arch.archs.blocks.transposed_attention import MDTA, TransformerBlock, norm_has_bias
 
@@ -71,7 +72,7 @@ class Restormer(TransformerUNet):
 
     def forward(self, rain: Tensor) -> Tensor:
         x = self.patch_embed(rain)  # (B, dim, H, W)
-        y = self.refinement(self.levels(x))  # (B, 2 dim, H, W)
+        y = run_blocks(self.refinement, self.levels(x))  # (B, 2 dim, H, W)
         if self.skip_conv is not None:
             return self.output(y + self.skip_conv(x))
-        return rain + self.output(y)
+        return rain + through(self.output, y, 1)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import reduce
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,6 +18,8 @@ class SpatialAttention(nn.Module):
     (B, C, H, W) -> (B, C, H, W), for any C.
     """
 
+    halo = 3  # pixels that it sees around each
+
     def __init__(self, bias: bool = False) -> None:
         super().__init__()
         self.conv = nn.Conv2d(2, 1, 7, padding=3, bias=bias)
@@ -24,9 +29,20 @@ class SpatialAttention(nn.Module):
 
     def weights(self, x: Tensor) -> Tensor:
         """The factor of each pixel, (B, 1, H, W) in (0, 1)."""
-        pixels = x.permute(0, 2, 3, 1)  # (B, H, W, C): reductions over the last axis, forward and backward
-        pooled = torch.stack([pixels.mean(dim=-1), pixels.max(dim=-1).values], dim=1)  # (B, 2, H, W)
+        return self.from_pooled(pool_channels([x]))
+
+    def from_pooled(self, pooled: Tensor) -> Tensor:
+        """The factor of each pixel from the mean and the maximum of its channels, (B, 2, H, W) -> (B, 1, H, W)."""
         return self.conv(pooled).sigmoid()
+
+
+def pool_channels(parts: Sequence[Tensor]) -> Tensor:
+    """Mean and maximum over the channels of each pixel, (B, C_i, H, W) of several parts -> (B, 2, H, W)."""
+    # (B, H, W, C): reductions over the last axis, forward and backward
+    pixels = [part.permute(0, 2, 3, 1) for part in parts]
+    mean = sum(part.sum(dim=-1) for part in pixels) / sum(part.shape[-1] for part in pixels)
+    largest = [part.max(dim=-1).values for part in pixels]
+    return torch.stack([mean, reduce(torch.maximum, largest)], dim=1)
 
 
 def weigh(x: Tensor, weights: Tensor) -> Tensor:

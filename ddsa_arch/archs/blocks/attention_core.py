@@ -58,7 +58,84 @@ def channel_attention(
     if is_plain():
         return plain_channel_attention(q, k, v, heads, temperature, project, attention_map)
     scores = channel_scores(by_head(q, heads), by_head(k, heads), temperature)
-    return project_attended(v, sum(as_maps(attention_map(scores))), project)
+    return project_attended(v, attention_map(scores), project)
+
+
+class ScoreSum:
+    """P, gathered window by window.
+
+    Args:
+        heads: h.
+        temperature: see ``channel_attention``.
+    """
+
+    def __init__(self, heads: int, temperature: Tensor | None) -> None:
+        self.heads, self.temperature = heads, temperature
+        self.products: Tensor | float = 0.0
+        self.squares: list[Tensor | float] = [0.0, 0.0]
+
+    def add(self, q: Tensor, k: Tensor) -> None:
+        """Queries and keys of a window, (1, C, h, w) each."""
+        with torch.autocast(q.device.type, enabled=False):
+            q, k = (by_head(full_precision(x), self.heads) for x in (q, k))  # (1, h, n, d)
+            self.products = self.products + q.transpose(-2, -1) @ k
+            if self.temperature is not None:
+                self.squares = [total + sum_of_squares(x) for total, x in zip(self.squares, (q, k), strict=True)]
+
+    def scores(self) -> Tensor:
+        """(1, h, d, d)."""
+        if self.temperature is None:
+            return self.products / math.sqrt(self.products.shape[-1])
+        norms = (total.clamp_min(NORM_EPS**2).sqrt() for total in self.squares)
+        return scale_scores(self.products, *norms, self.temperature)
+
+
+class ChannelAttention(nn.Module):
+    """Attention between channels whose queries, keys and values come from a 1x1 and a depth-wise 3x3 convolution.
+
+        q, k, v = split(DW3x3(conv1x1(x)))
+        out = project_out(A(P) v)
+
+    A network gives these layers the names of its paper or of its published weights: ``layers`` tells them. It may
+    have another ``attention_map`` than the softmax.
+    """
+
+    halo = 1  # pixels that the convolutions see around each
+    heads: int
+    temperature: nn.Parameter | None
+    project_out: nn.Conv2d
+
+    @property
+    def layers(self) -> tuple[nn.Conv2d, nn.Conv2d]:
+        """The 1x1 convolution to 3C channels and the depth-wise one behind it."""
+        raise TypeError(f'{type(self).__name__} names no layers')
+
+    def forward(self, x: Tensor) -> Tensor:
+        pointwise, depthwise = self.layers
+        q, k, v = depthwise(pointwise(x)).chunk(3, dim=1)
+        return channel_attention(q, k, v, self.heads, self.temperature, self.project_out, self.attention_map)
+
+    def encode(self, x: Tensor, parts: Sequence[str]) -> list[Tensor]:
+        """Queries, keys or values, each a tensor of its own, (B, C, H, W) -> the same.
+
+        Args:
+            parts: ``q``, ``k``, ``v``.
+        """
+        pointwise, depthwise = self.layers
+        return [
+            F.conv2d(F.conv2d(x, *_rows(pointwise, part)), *_rows(depthwise, part), padding=1, groups=x.shape[1])
+            for part in parts
+        ]
+
+    def attention_map(self, scores: Tensor) -> Tensor | Sequence[Tensor]:
+        """A: the weights of the value channels, (B, h, d, d) from scores of that shape, or several to be summed."""
+        return row_softmax(scores)
+
+
+def _rows(layer: nn.Conv2d, part: str) -> tuple[Tensor, Tensor | None]:
+    """The third of a convolution's weight and bias that gives the queries, the keys or the values."""
+    third = 'qkv'.index(part)
+    return layer.weight.chunk(3)[third], None if layer.bias is None else layer.bias.chunk(3)[third]
 
 
 def as_maps(attention: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
@@ -87,32 +164,52 @@ def channel_scores(q: Tensor, k: Tensor, temperature: Tensor | None) -> Tensor:
         scores = q.transpose(-2, -1) @ k
         if temperature is None:
             return scores / math.sqrt(q.shape[-1])
-        return scores * (temperature / (pixel_norm(q).transpose(-2, -1) * pixel_norm(k)))
+        return scale_scores(scores, pixel_norm(q), pixel_norm(k), temperature)
+
+
+def scale_scores(products: Tensor, q_norm: Tensor, k_norm: Tensor, temperature: Tensor) -> Tensor:
+    """Scores of normalised queries and keys, (B, h, d, d) from the products and the norms (B, h, 1, d)."""
+    return products * (temperature / (q_norm.transpose(-2, -1) * k_norm))
 
 
 def pixel_norm(x: Tensor) -> Tensor:
     """Euclidean norm of each channel over the pixels, at least NORM_EPS: (B, h, N, d) -> (B, h, 1, d)."""
+    return sum_of_squares(x).clamp_min(NORM_EPS**2).sqrt()
+
+
+def sum_of_squares(x: Tensor) -> Tensor:
+    """Over the pixels, (B, h, N, d) -> (B, h, 1, d)."""
     # not vector_norm: on a CPU it adds up rows one by one and is 200 times less exact for 512 x 512 pixels, and slower
-    return x.square().sum(dim=-2, keepdim=True).clamp_min(NORM_EPS**2).sqrt()
+    return x.square().sum(dim=-2, keepdim=True)
 
 
-def project_attended(v: Tensor, attention: Tensor, project: nn.Conv2d) -> Tensor:
+def project_attended(v: Tensor, attention: Tensor | Sequence[Tensor], project: nn.Conv2d) -> Tensor:
     """project(attention v) by one product, (B, C, H, W) -> (B, O, H, W).
 
     Args:
         v: ``(B, C, H, W)``.
-        attention: ``(B, h, d, d)``.
+        attention: see ``fold_projection``.
         project: 1x1 convolution from C to O channels.
     """
-    heads = attention.shape[1]
-    with torch.autocast(v.device.type, enabled=False):
-        weight = full_precision(project.weight).flatten(1).unflatten(1, (heads, -1))  # (O, h, d)
-        folded = torch.einsum('ohd,bhde->bohe', weight, full_precision(attention)).flatten(2)  # (B, O, C)
+    folded = fold_projection(attention, project)
     pixels = v.permute(0, 2, 3, 1).flatten(1, 2)  # (B, N, C)
     out = pixels @ folded.to(v.dtype).transpose(1, 2)  # (B, N, O)
     if project.bias is not None:
         out = out + project.bias.to(out.dtype)
     return out.unflatten(1, v.shape[-2:]).permute(0, 3, 1, 2)
+
+
+def fold_projection(attention: Tensor | Sequence[Tensor], project: nn.Conv2d) -> Tensor:
+    """W [A_1, ..., A_h], what project and the attention do to the values together: (B, O, C).
+
+    Args:
+        attention: ``(B, h, d, d)``, or several that are to be summed.
+        project: 1x1 convolution from C to O channels; its bias is left out.
+    """
+    attention = sum(as_maps(attention))
+    with torch.autocast(attention.device.type, enabled=False):
+        weight = full_precision(project.weight).flatten(1).unflatten(1, (attention.shape[1], -1))  # (O, h, d)
+        return torch.einsum('ohd,bhde->bohe', weight, full_precision(attention)).flatten(2)
 
 
 def plain_channel_attention(

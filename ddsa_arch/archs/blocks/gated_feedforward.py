@@ -2,7 +2,49 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from ddsa_arch.archs.blocks.fused import aligned, channel_groups, conv, conv_add_, conv_times
+from ddsa_arch.archs.blocks.strips import Crop
+
+GROUP_NUMBERS = 2**23  # of a strip's features that go through the network at a time, so that they stay in a cache
+
+
+def gated_strip(
+    x: Tensor, expand: nn.Conv2d, depthwise: nn.Conv2d, project: nn.Conv2d, activation: nn.Module, crop: Crop
+) -> Tensor:
+    """project(activation(a) * b) with a, b = split(depthwise(expand(x))) of a strip, some channels at a time.
+
+    Args:
+        x: ``(1, C, h, w)``.
+        expand: 1x1 convolution to twice as many channels as project takes.
+        depthwise: 3x3.
+        project: 1x1 convolution; without its bias where it has one, which the caller adds.
+        activation: GELU without approximation is fused; of another, activation(0) must be 0.
+        crop: see ``strips``.
+    """
+    hidden = project.in_channels
+    fused = isinstance(activation, nn.GELU) and activation.approximate == 'none'
+    total = None
+
+    def part(channels: slice, offset: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Of one half: the channels before the depth-wise convolution, and its weight and bias."""
+        places = slice(channels.start + offset, channels.stop + offset)
+        bias, bias2 = (None if m.bias is None else aligned(m.bias[places]) for m in (expand, depthwise))
+        return conv(x, aligned(expand.weight[places]), bias), aligned(depthwise.weight[places]), bias2
+
+    for channels in channel_groups(hidden, GROUP_NUMBERS // x.shape[2] // x.shape[3]):
+        u, weight, bias = part(channels, 0)
+        groups = u.shape[1]
+        if fused:
+            gate = conv(u, weight, bias, 1, groups=groups, activation='gelu')
+        else:
+            gate = activation(F.conv2d(u, weight, bias, 1, 1, 1, groups))
+        u, weight, bias = part(channels, hidden)
+        gated = crop(conv_times(u, gate, weight, bias, 1, groups))
+        total = conv_add_(total, gated, aligned(project.weight[:, channels], dim=1))
+    return total
 
 
 class GDFN(nn.Module):
@@ -29,6 +71,13 @@ class GDFN(nn.Module):
         self.project_in = nn.Conv2d(dim, hidden * 2, 1, bias=bias)
         self.dwconv = nn.Conv2d(hidden * 2, hidden * 2, 3, padding=1, groups=hidden * 2, bias=bias)
         self.project_out = nn.Conv2d(hidden, dim, 1, bias=bias)
+
+    halo = 1
+
+    def strip(self, x: Tensor, crop: Crop) -> tuple[Tensor, None]:
+        """See ``strips.FeedForward``."""
+        p = gated_strip(x, self.project_in, self.dwconv, self.project_out, self.act1, crop)
+        return p if self.project_out.bias is None else p + self.project_out.bias[:, None, None], None
 
     def forward(self, x: Tensor) -> Tensor:
         a, b = self.dwconv(self.project_in(x)).chunk(2, dim=1)  # (B, hidden, H, W) each

@@ -14,11 +14,12 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from ddsa_arch.archs.blocks.attention_core import channel_attention, row_softmax
+from ddsa_arch.archs.blocks.attention_core import ChannelAttention
 from ddsa_arch.archs.blocks.norm import ChannelLayerNorm
+from ddsa_arch.archs.blocks.strips import in_strips, update
 
 
-class MDTA(nn.Module):
+class MDTA(ChannelAttention):
     """Multi-Dconv head transposed attention (section 3.1 of the paper), (B, C, H, W) -> (B, C, H, W).
 
         q, k, v = split(DW3x3(conv1x1(x)))
@@ -36,18 +37,15 @@ class MDTA(nn.Module):
             raise ValueError(
                 f'heads: {heads} does not divide the {dim} channels; try {math.gcd(dim, max(heads, 1))}, or another dim'
             )
+        self.heads = heads
         self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
         self.qkv = nn.Conv2d(dim, dim * 3, 1, bias=bias)
         self.qkv_dwconv = nn.Conv2d(dim * 3, dim * 3, 3, padding=1, groups=dim * 3, bias=bias)
         self.project_out = nn.Conv2d(dim, dim, 1, bias=bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.qkv_dwconv(self.qkv(x)).chunk(3, dim=1)
-        return channel_attention(q, k, v, len(self.temperature), self.temperature, self.project_out, self.attention_map)
-
-    def attention_map(self, scores: Tensor) -> Tensor:
-        """The weights of the value channels, (B, h, d, d) from scores of that shape."""
-        return row_softmax(scores)
+    @property
+    def layers(self) -> tuple[nn.Conv2d, nn.Conv2d]:
+        return self.qkv, self.qkv_dwconv
 
 
 def layer_norm(dim: int, bias: bool = True) -> nn.Sequential:
@@ -80,6 +78,12 @@ class TransformerBlock(nn.Module):
         self.norm2 = layer_norm(dim, norm_bias)
         self.ffn = ffn
 
+    @property
+    def branches(self) -> tuple[nn.Module, nn.Module]:
+        return self.attn, self.ffn
+
     def forward(self, x: Tensor) -> Tensor:
+        if in_strips():
+            return update(x.clone(memory_format=torch.channels_last), self)
         x = x + self.attn(self.norm1(x))
         return x + self.ffn(self.norm2(x))

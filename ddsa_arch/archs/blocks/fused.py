@@ -1,0 +1,95 @@
+"""Convolutions that do in the same pass what follows them, for inference.
+
+On a CPU, float32 and channels_last go through oneDNN's own fusions, which torch.compile uses too: an erf of GELU there
+costs half of what it does alone, and a product or a sum no pass over memory. Elsewhere the same is done step by step.
+
+Shapes: (B, C, H, W); weights as torch.nn.functional.conv2d takes them.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ALIGNMENT = 8  # float32 numbers of a vector register; other widths cost a depth-wise convolution twice the time
+
+ACTIVATIONS = {'none': lambda x: x, 'relu': F.relu, 'gelu': F.gelu}
+
+
+def can_fuse(x: Tensor) -> bool:
+    """Whether oneDNN's fusions take this tensor now: they have no gradient and no autocast."""
+    return (
+        x.device.type == 'cpu'
+        and x.dtype == torch.float32
+        and not torch.is_grad_enabled()
+        and not torch.is_autocast_enabled('cpu')
+        and torch.backends.mkldnn.is_available()
+        and torch.backends.mkldnn.enabled
+        and hasattr(torch.ops.mkldnn, '_convolution_pointwise')
+    )
+
+
+def conv(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    padding: int = 0,
+    dilation: int = 1,
+    groups: int = 1,
+    activation: str = 'none',
+) -> Tensor:
+    """activation(conv(x)).
+
+    Args:
+        activation: ``none``, ``relu`` or ``gelu`` (with erf).
+    """
+    if activation == 'none' or not can_fuse(x):
+        return ACTIVATIONS[activation](F.conv2d(x, weight, bias, 1, padding, dilation, groups))
+    return torch.ops.mkldnn._convolution_pointwise(
+        x, weight, bias, [padding] * 2, [1, 1], [dilation] * 2, groups, activation, [], 'none'
+    )
+
+
+def conv_times(x: Tensor, other: Tensor, weight: Tensor, bias: Tensor | None, padding: int, groups: int) -> Tensor:
+    """conv(x) * other, where other has the shape of conv(x)."""
+    if not can_fuse(x):
+        return F.conv2d(x, weight, bias, 1, padding, 1, groups) * other
+    return torch.ops.mkldnn._convolution_pointwise.binary(
+        x, other, weight, bias, [padding] * 2, [1, 1], [1, 1], groups, 'mul', None, None, [], None
+    )
+
+
+def conv_add_(
+    total: Tensor | None, x: Tensor, weight: Tensor, padding: int = 0, groups: int = 1, activation: str = 'none'
+) -> Tensor:
+    """activation(total + conv(x)), written into total; None for a total of 0.
+
+    Args:
+        activation: ``none`` or ``relu``.
+    """
+    if total is None:
+        return conv(x, weight, padding=padding, groups=groups, activation=activation)
+    if not can_fuse(x) or not total.is_contiguous(memory_format=torch.channels_last):
+        total.add_(F.conv2d(x, weight, None, 1, padding, 1, groups))
+        return total.relu_() if activation == 'relu' else total
+    return torch.ops.mkldnn._convolution_pointwise_.binary(
+        total, x, weight, None, [padding] * 2, [1, 1], [1, 1], groups, 'add', 1.0,
+        None if activation == 'none' else activation, [], None,
+    )  # fmt: skip
+
+
+def aligned(weight: Tensor, dim: int = 0) -> Tensor:
+    """The weight with channels of zeros up to the next multiple of ``ALIGNMENT`` along an axis."""
+    missing = -weight.shape[dim] % ALIGNMENT
+    if not missing:
+        return weight
+    return F.pad(weight, [0, 0] * (weight.ndim - 1 - dim) + [0, missing])
+
+
+def channel_groups(channels: int, size: int) -> list[slice]:
+    """Channels in groups of about ``size`` at most, all but the last of them multiples of ``ALIGNMENT``."""
+    count = -(-channels // max(size, 32))  # fewer channels make poor products
+    step = -(-channels // count)
+    step += -step % ALIGNMENT
+    return [slice(start, min(start + step, channels)) for start in range(0, channels, step)]

@@ -1,0 +1,274 @@
+"""Inference strip by strip: the numbers of the whole image, in little memory, and with fewer passes over features.
+
+What a block of the family does is local, but for the attention, which needs two sums over all pixels: they are gathered
+strip by strip, and then applied strip by strip. A strip has as many rows more on each side as the convolutions see
+beyond it (the halo). What a block gives goes into its input's own memory, whose old rows no later strip reads. Beside
+that one tensor a block thus needs the features of a strip, and the values of the attention where they are small.
+
+An image that is no larger than a strip is one strip: it has no halo, and nothing is computed twice.
+
+Shapes: (B, C, H, W); in strips B = 1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ddsa_arch.archs.blocks.attention_core import ChannelAttention, ScoreSum, fold_projection
+from ddsa_arch.archs.blocks.fused import conv
+from ddsa_arch.archs.blocks.plain_form import is_plain
+
+STRIP_PIXELS = {'cpu': 2**18}  # by kind of device: 128 channels of float32 are 128 MiB
+OTHER_STRIP_PIXELS = 2**20
+KEPT_VALUES = 2**28  # bytes; larger values of an attention are computed twice instead of kept
+EVEN = 2  # rows of a strip are a multiple of it, as some layers halve the resolution
+
+
+class _Choice:
+    whole = False
+    pixels: int | None = None
+    kept = KEPT_VALUES
+
+
+@contextlib.contextmanager
+def whole_image() -> Iterator[None]:
+    """Run networks on whole images within the block, by the same code as in training."""
+    before, _Choice.whole = _Choice.whole, True
+    try:
+        yield
+    finally:
+        _Choice.whole = before
+
+
+@contextlib.contextmanager
+def strips_of(pixels: int, kept: int = KEPT_VALUES) -> Iterator[None]:
+    """Run networks in strips of another size within the block.
+
+    Args:
+        pixels: of a strip, more or less; at least two rows are taken.
+        kept: bytes up to which the values of an attention are kept.
+    """
+    before = _Choice.pixels, _Choice.kept
+    _Choice.pixels, _Choice.kept = pixels, kept
+    try:
+        yield
+    finally:
+        _Choice.pixels, _Choice.kept = before
+
+
+def in_strips() -> bool:
+    """Whether networks run strip by strip now: in inference, unless a compiler or tracer looks at the whole."""
+    return not (
+        torch.is_grad_enabled()
+        or _Choice.whole
+        or is_plain()
+        or torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+    )
+
+
+Crop = Callable[[Tensor], Tensor]  # cuts a strip without its halo out of the strip with it
+
+
+class FeedForward(Protocol):
+    """A feed-forward network that can run in strips.
+
+    Attributes:
+        halo: rows that its convolutions see beyond each side of a strip, without its spatial attention.
+    """
+
+    halo: int
+
+    def strip(self, x: Tensor, crop: Crop) -> tuple[Tensor, Tensor | None]:
+        """What it gives inside a strip, and what its spatial attention looks at, (1, 2, h, w), where it has one."""
+
+    def finish(self, p: Tensor, weights: Tensor) -> Tensor:
+        """What it gives, from the first that ``strip`` gives and the factor of each pixel."""
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Rows of an image with their halo, (1, C, h, W), and which rows they are without the halo."""
+
+    x: Tensor
+    rows: slice
+    top: int  # of the halo, in rows of x
+
+    def crop(self, x: Tensor) -> Tensor:
+        """Without the halo."""
+        return x[:, :, self.top : self.top + self.rows.stop - self.rows.start]
+
+    def of(self, image: Tensor) -> Tensor:
+        """The same rows, without the halo, of another tensor of the image."""
+        return image[:, :, self.rows]
+
+
+def strip_rows(x: Tensor) -> list[slice]:
+    """The rows of each strip, (.., H, W) in parts of one even number of rows, the last perhaps smaller."""
+    height, width = x.shape[-2:]
+    pixels = _Choice.pixels or STRIP_PIXELS.get(x.device.type, OTHER_STRIP_PIXELS)
+    count = max(1, -(-height * width // pixels))
+    step = max(EVEN, -(-height // count))
+    step += -step % EVEN
+    return [slice(start, min(start + step, height)) for start in range(0, height, step)]
+
+
+def strips(x: Tensor, halo: int, prepare: Callable[[Tensor], Tensor] = lambda x: x) -> Iterator[Strip]:
+    """The strips of an image (1, C, H, W); the rows that were given may be overwritten.
+
+    Args:
+        halo: see FeedForward.
+        prepare: acts on each pixel, such as a norm; once for each row.
+    """
+    height = x.shape[2]
+    prepared, first = x[:, :, :0], 0  # of the rows from `first` on
+    for rows in strip_rows(x):
+        start, ahead = max(0, rows.start - halo), min(rows.stop + halo, height)
+        new = prepare(x[:, :, first + prepared.shape[2] : ahead])
+        kept = prepared[:, :, start - first :]
+        prepared, first = torch.cat([kept, new], dim=2) if kept.shape[2] else new, start
+        yield Strip(prepared, rows, rows.start - start)
+
+
+def run_blocks(blocks: Sequence[nn.Module], x: Tensor) -> Tensor:
+    """All blocks one after the other, (B, C, H, W) -> the same; x may be overwritten.
+
+    A block has ``norm1``, ``norm2`` and ``branches``, its attention and its feed-forward network.
+    """
+    if not in_strips():
+        for block in blocks:
+            x = block(x)
+        return x
+    for block in blocks:
+        x = update(x, block)
+    return x
+
+
+def update(x: Tensor, block: nn.Module) -> Tensor:
+    """x' = x + attention(norm1(x)); x' + ffn(norm2(x')), written into x, unless that is not channels_last."""
+    if x.stride(1) != 1:
+        x = x.contiguous(memory_format=torch.channels_last)
+    attention, feed_forward = block.branches
+    for image in x.split(1):
+        _attend(image, block.norm1, attention)
+        _feed(image, block.norm2, feed_forward)
+    return x
+
+
+def _attend(x: Tensor, norm: nn.Module, attention: ChannelAttention) -> None:
+    """x += attention(norm(x)): once through the image for the scores, once for what they weigh."""
+    scores = ScoreSum(attention.heads, attention.temperature)
+    keep = x.numel() * x.element_size() <= _Choice.kept
+    kept = []
+    for strip in strips(x, attention.halo, norm):
+        q, k, *v = (strip.crop(part) for part in attention.encode(strip.x, ('q', 'k', 'v') if keep else ('q', 'k')))
+        scores.add(q, k)
+        kept += [(strip, v) for v in v]
+    matrix = fold_projection(attention.attention_map(scores.scores()), attention.project_out)  # (1, O, C)
+    weight, bias = matrix[0, :, :, None, None], attention.project_out.bias
+    if not keep:
+        values = ((strip, strip.crop(*attention.encode(strip.x, 'v'))) for strip in strips(x, attention.halo, norm))
+    for strip, v in kept if keep else values:
+        strip.of(x).add_(conv(v, weight.to(v.dtype), bias))
+
+
+def _feed(x: Tensor, norm: nn.Module, feed_forward: FeedForward) -> None:
+    """x += feed_forward(norm(x)). A spatial attention sees rows beyond a strip: it waits for the next strip."""
+    pooled, waiting = None, None
+    for strip in strips(x, feed_forward.halo, norm):
+        p, looked_at = feed_forward.strip(strip.x, strip.crop)
+        if looked_at is None:
+            strip.of(x).add_(p)
+            continue
+        if pooled is None:
+            pooled = looked_at.new_empty(1, looked_at.shape[1], *x.shape[2:])
+        strip.of(pooled).copy_(looked_at)
+        if waiting:
+            _weigh(x, *waiting, pooled, feed_forward)
+        waiting = strip.rows, p
+    if waiting:
+        _weigh(x, *waiting, pooled, feed_forward)
+
+
+def _weigh(x: Tensor, rows: slice, p: Tensor, pooled: Tensor, feed_forward: FeedForward) -> None:
+    """Add what has waited for the rows around it."""
+    attention = feed_forward.spatial_attention
+    start = max(0, rows.start - attention.halo)
+    weights = attention.from_pooled(pooled[:, :, start : rows.stop + attention.halo])
+    x[:, :, rows].add_(feed_forward.finish(p, weights[:, :, rows.start - start : rows.stop - start]))
+
+
+# --- between the blocks ------------------------------------------------------------------------------------
+
+
+def through(
+    layer: Callable[[Tensor], Tensor],
+    x: Tensor,
+    halo: int,
+    out: Tensor | None = None,
+    combine: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> Tensor:
+    """layer(x), strip by strip. The layer may halve or double the resolution.
+
+    Args:
+        layer: sees ``halo`` pixels around each.
+        x: ``(B, C, H, W)``.
+        halo: even, for a layer that halves the resolution.
+        out: gets the result, of its shape.
+        combine: makes what goes into a strip of ``out`` from the layer's and what is there.
+    """
+    if not in_strips():
+        return layer(x)
+    height, width = x.shape[2:]
+    for index in range(len(x)):
+        image = x[index : index + 1]
+        for rows in strip_rows(x):
+            start = max(0, rows.start - halo)
+            y = layer(image[:, :, start : rows.stop + halo])
+            across = y.shape[3]
+            first, last, begin = (row * across // width for row in (rows.start, rows.stop, start))
+            y = y[:, :, first - begin : last - begin]
+            if out is None:
+                size = (len(x), y.shape[1], height * across // width, across)
+                out = torch.empty(size, dtype=y.dtype, device=y.device, memory_format=torch.channels_last)
+            place = out[index : index + 1, :, first:last]
+            place.copy_(combine(y, place) if combine else y)
+    return out
+
+
+def with_room(x: Tensor) -> tuple[Tensor | None, Tensor]:
+    """Features that ``join`` will need, and the room for what it puts before them; None where it needs none.
+
+    Returns:
+        A tensor of 2C channels, and x as the second half of it.
+    """
+    if not in_strips():
+        return None, x
+    batch, channels, height, width = x.shape
+    size = (batch, channels * 2, height, width)
+    room = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    room[:, channels:] = x
+    return room, room[:, channels:]
+
+
+def join(layer: nn.Module, x: Tensor, skip: Tensor, room: Tensor | None) -> Tensor:
+    """[layer(x), skip], (B, C, h, w) and (B, C', H, W) -> (B, 2C', H, W), for a layer that sees 1 pixel around each."""
+    if room is None:
+        return torch.cat([layer(x), skip], dim=1)
+    through(layer, x, 1, room[:, : skip.shape[1]])
+    return room
+
+
+def fuse(project: nn.Conv2d, layer: nn.Module, x: Tensor, skip: Tensor) -> Tensor:
+    """project([layer(x), skip]), a 1x1 convolution to as many channels as skip has, which may be overwritten."""
+
+    def combine(y: Tensor, skip: Tensor) -> Tensor:
+        return project(torch.cat([y, skip], dim=1))
+
+    return through(layer, x, 1, skip, combine) if in_strips() else combine(layer(x), skip)
