@@ -24,10 +24,11 @@ from ddsa_arch.archs.blocks.attention_core import ChannelAttention, ScoreSum, fo
 from ddsa_arch.archs.blocks.fused import conv
 from ddsa_arch.archs.blocks.plain_form import is_plain
 
-STRIP_PIXELS = {'cpu': 2**18}  # by kind of device: 128 channels of float32 are 128 MiB
+STRIP_PIXELS = {'cpu': 2**17}  # by kind of device: 128 channels of float32 are 64 MiB
 OTHER_STRIP_PIXELS = 2**20
 KEPT_VALUES = 2**28  # bytes; larger values of an attention are computed twice instead of kept
 EVEN = 2  # rows of a strip are a multiple of it, as some layers halve the resolution
+LEAST_ROWS = 4  # a spatial attention sees 3 rows beyond a strip, and waits for the next strip alone
 
 
 class _Choice:
@@ -51,7 +52,7 @@ def strips_of(pixels: int, kept: int = KEPT_VALUES) -> Iterator[None]:
     """Run networks in strips of another size within the block.
 
     Args:
-        pixels: of a strip, more or less; at least two rows are taken.
+        pixels: of a strip, more or less; at least ``LEAST_ROWS`` rows are taken.
         kept: bytes up to which the values of an attention are kept.
     """
     before = _Choice.pixels, _Choice.kept
@@ -114,7 +115,7 @@ def strip_rows(x: Tensor) -> list[slice]:
     height, width = x.shape[-2:]
     pixels = _Choice.pixels or STRIP_PIXELS.get(x.device.type, OTHER_STRIP_PIXELS)
     count = max(1, -(-height * width // pixels))
-    step = max(EVEN, -(-height // count))
+    step = max(LEAST_ROWS, -(-height // count))
     step += -step % EVEN
     return [slice(start, min(start + step, height)) for start in range(0, height, step)]
 
