@@ -243,7 +243,7 @@ net = build_network({'type': 'DDSANet', 'dim': 16, 'blocks': [1, 1, 1, 1, 1]}).e
 net.to(memory_format=torch.channels_last)
 with torch.inference_mode(), whole_image() if sys.argv[1] == 'whole' else strips_of(2**13, 0):
     net(torch.rand(1, 3, 64, 64))
-    rain = torch.rand(1, 3, 512, 512).to(memory_format=torch.channels_last)
+    rain = torch.rand(1, 3, 320, 320).to(memory_format=torch.channels_last)
     memory = PeakMemory()
     start = memory.now()
     net(rain)
