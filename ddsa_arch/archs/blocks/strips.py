@@ -13,7 +13,7 @@ Shapes: (B, C, H, W); in strips B = 1.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -166,17 +166,18 @@ def _attend(x: Tensor, norm: nn.Module, attention: ChannelAttention) -> None:
     """x += attention(norm(x)): once through the image for the scores, once for what they weigh."""
     scores = ScoreSum(attention.heads, attention.temperature)
     keep = x.numel() * x.element_size() <= _Choice.kept
-    kept = []
+    values: Iterable[tuple[slice, Tensor]] = []  # of which rows
     for strip in strips(x, attention.halo, norm):
         q, k, *v = (strip.crop(part) for part in attention.encode(strip.x, ('q', 'k', 'v') if keep else ('q', 'k')))
         scores.add(q, k)
-        kept += [(strip, v) for v in v]
+        values += [(strip.rows, v) for v in v]
     matrix = fold_projection(attention.attention_map(scores.scores()), attention.project_out)  # (1, O, C)
     weight, bias = matrix[0, :, :, None, None], attention.project_out.bias
     if not keep:
-        values = ((strip, strip.crop(*attention.encode(strip.x, 'v'))) for strip in strips(x, attention.halo, norm))
-    for strip, v in kept if keep else values:
-        strip.of(x).add_(conv(v, weight.to(v.dtype), bias))
+        again = strips(x, attention.halo, norm)
+        values = ((strip.rows, strip.crop(*attention.encode(strip.x, 'v'))) for strip in again)
+    for rows, v in values:
+        x[:, :, rows].add_(conv(v, weight.to(v.dtype), bias))
 
 
 def _feed(x: Tensor, norm: nn.Module, feed_forward: FeedForward) -> None:
