@@ -23,7 +23,7 @@ from ddsa_arch.archs.blocks.attention_core import ChannelAttention
 from ddsa_arch.archs.blocks.fused import conv, conv_add_, conv_times
 from ddsa_arch.archs.blocks.norm import ChannelLayerNorm
 from ddsa_arch.archs.blocks.resample import Downsample, Upsample
-from ddsa_arch.archs.blocks.strips import Crop, fuse, in_strips, join, run_blocks, through, update, with_room
+from ddsa_arch.archs.blocks.strips import Crop, fuse, in_strips, join, run_block, run_blocks, through, with_room
 
 RES2NET_SCALE = 3  # "we set the scale dimension to 3", section 2.3
 WIDTH_MULTIPLE = 8 * RES2NET_SCALE  # hidden widths that split in 3 and suit the hardware (our choice)
@@ -259,7 +259,7 @@ class DATB(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if in_strips():
-            return update(x.clone(memory_format=torch.channels_last), self)
+            return run_block(self, x)
         x = x + self.attention(self.norm1(x))
         return x + self.feed_forward(self.norm2(x))
 
@@ -355,12 +355,12 @@ class DDSANet(nn.Module):
 
     def forward(self, rain: Tensor) -> Tensor:
         room, x1 = with_room(through(self.embed, rain, 1))
-        x1 = run_blocks([*self.encoder0, *self.encoder1], x1)  # (B, dim, H, W)
+        x1 = run_blocks(self.encoder1, run_blocks(self.encoder0, x1))  # (B, dim, H, W)
         x2 = run_blocks(self.encoder2, through(self.down12, x1, 2))  # (B, 2 dim, H/2, W/2)
         x3 = run_blocks(self.encoder3, through(self.down23, x2, 2))  # (B, 4 dim, H/4, W/4)
         y = run_blocks(self.level4, through(self.down34, x3, 2))  # (B, 8 dim, H/8, W/8)
         y = run_blocks(self.decoder3, fuse(self.fuse3, self.up43, y, x3))
         y = run_blocks(self.decoder2, fuse(self.fuse2, self.up32, y, x2))
         del x2, x3  # memory that the full resolution needs
-        y = run_blocks([*self.decoder1, *self.decoder0], join(self.up21, y, x1, room))  # (B, 2 dim, H, W)
-        return rain + through(self.output, y, 1)
+        y = run_blocks(self.decoder1, join(self.up21, y, x1, room))  # (B, 2 dim, H, W)
+        return rain + through(self.output, run_blocks(self.decoder0, y), 1)

@@ -21,7 +21,7 @@ from ddsa_arch.archs.blocks.fused import ALIGNMENT, aligned, conv, conv_add_
 from ddsa_arch.archs.blocks.gated_feedforward import hidden_width
 from ddsa_arch.archs.blocks.plain_form import is_plain
 from ddsa_arch.archs.blocks.precision import full_precision
-from ddsa_arch.archs.blocks.strips import Crop, in_strips, strips, through
+from ddsa_arch.archs.blocks.strips import Crop, in_strips, layout, strips, through
 from ddsa_arch.archs.blocks.transformer_unet import TransformerUNet, check_residual
 from ddsa_arch.archs.blocks.transposed_attention import MDTA, TransformerBlock, norm_has_bias
 
@@ -76,10 +76,10 @@ class TKSA(MDTA):
 
 
 def join_aligned(x: Tensor, y: Tensor) -> Tensor:
-    """[x, y] of (1, C_i, H, W), in channels_last, with channels of zeros up to a friendly width."""
+    """[x, y] of (1, C_i, H, W), with channels of zeros up to a friendly width."""
     channels = x.shape[1] + y.shape[1]
     size = (1, channels + -channels % ALIGNMENT, *x.shape[2:])
-    joined = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    joined = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=layout(x))
     joined[:, : x.shape[1]] = x
     joined[:, x.shape[1] : channels] = y
     joined[:, channels:] = 0

@@ -1,12 +1,12 @@
 """Restormer against the outputs, sizes and cost of the published network. Its blocks: test_transposed_attention.py."""
 
-import contextlib
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ddsa_arch.archs.blocks.plain_form import plain_form
+from ddsa_arch.archs.blocks.strips import whole_image
 from ddsa_arch.archs.restormer_arch import Restormer
 
 
@@ -39,7 +39,7 @@ def test_the_plain_form_has_the_cost_of_the_published_network():
 
 def test_the_fast_form_saves_the_products_with_v():
     """They and the projections become one product, which costs what the projections did."""
-    found = cost(contextlib.nullcontext())
+    found = cost(whole_image())
     folding = sum(c * c * c // h for c, h, n in ((48, 1, 4), (96, 2, 12), (192, 4, 12), (384, 8, 8), (96, 1, 8))
                   for _ in range(n))  # fmt: skip
     pixels = 256 * 256 // (32 * 32)

@@ -103,7 +103,7 @@ def test_a_block_called_alone_leaves_its_input_as_it_is(kind):
     with torch.no_grad():
         out = block(x)
         assert torch.equal(x, before)
-        assert torch.equal(run_blocks([block], x), out)
+        assert torch.equal(run_blocks(nn.Sequential(block), x), out)
         assert torch.equal(x, out)  # what run_blocks is given may be overwritten
 
 

@@ -13,7 +13,7 @@ Shapes: (B, C, H, W); in strips B = 1.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -137,23 +137,31 @@ def strips(x: Tensor, halo: int, prepare: Callable[[Tensor], Tensor] = lambda x:
         yield Strip(prepared, rows, rows.start - start)
 
 
-def run_blocks(blocks: Sequence[nn.Module], x: Tensor) -> Tensor:
+def layout(x: Tensor) -> torch.memory_format:
+    """How features lie in memory: channels_last, but for float64, which oneDNN does not take and is slow that way."""
+    return torch.contiguous_format if x.dtype == torch.float64 else torch.channels_last
+
+
+def run_block(block: nn.Module, x: Tensor) -> Tensor:
+    """A block alone, (B, C, H, W) -> the same; x stays as it is."""
+    return update(x.clone(memory_format=layout(x)), block)
+
+
+def run_blocks(blocks: nn.Sequential, x: Tensor) -> Tensor:
     """All blocks one after the other, (B, C, H, W) -> the same; x may be overwritten.
 
     A block has ``norm1``, ``norm2`` and ``branches``, its attention and its feed-forward network.
     """
     if not in_strips():
-        for block in blocks:
-            x = block(x)
-        return x
+        return blocks(x)
     for block in blocks:
         x = update(x, block)
     return x
 
 
 def update(x: Tensor, block: nn.Module) -> Tensor:
-    """x' = x + attention(norm1(x)); x' + ffn(norm2(x')), written into x, unless that is not channels_last."""
-    if x.stride(1) != 1:
+    """x' = x + attention(norm1(x)); x' + ffn(norm2(x')), written into x, unless that has another layout."""
+    if layout(x) is torch.channels_last and x.stride(1) != 1:
         x = x.contiguous(memory_format=torch.channels_last)
     attention, feed_forward = block.branches
     for image in x.split(1):
@@ -238,7 +246,7 @@ def through(
             y = y[:, :, first - begin : last - begin]
             if out is None:
                 size = (len(x), y.shape[1], height * across // width, across)
-                out = torch.empty(size, dtype=y.dtype, device=y.device, memory_format=torch.channels_last)
+                out = torch.empty(size, dtype=y.dtype, device=y.device, memory_format=layout(y))
             place = out[index : index + 1, :, first:last]
             place.copy_(combine(y, place) if combine else y)
     return out
@@ -254,7 +262,7 @@ def with_room(x: Tensor) -> tuple[Tensor | None, Tensor]:
         return None, x
     batch, channels, height, width = x.shape
     size = (batch, channels * 2, height, width)
-    room = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    room = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=layout(x))
     room[:, channels:] = x
     return room, room[:, channels:]
 

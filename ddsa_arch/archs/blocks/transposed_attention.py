@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ddsa_arch.archs.blocks.attention_core import ChannelAttention
 from ddsa_arch.archs.blocks.norm import ChannelLayerNorm
-from ddsa_arch.archs.blocks.strips import in_strips, update
+from ddsa_arch.archs.blocks.strips import in_strips, run_block
 
 
 class MDTA(ChannelAttention):
@@ -84,6 +84,6 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if in_strips():
-            return update(x.clone(memory_format=torch.channels_last), self)
+            return run_block(self, x)
         x = x + self.attn(self.norm1(x))
         return x + self.ffn(self.norm2(x))
