@@ -171,7 +171,7 @@ class SEFN(SpatialFeedForward):
     halo = 2
 
     def strip(self, x: Tensor, crop: Crop) -> tuple[Tensor, Tensor | None]:
-        """See ``strips.FeedForward``: the same as ``forward``, but for the part of SA that needs other windows."""
+        """See ``strips.FeedForward``: the same as ``forward``, but for the part of SA that needs other strips."""
         biases = (None,) * RES2NET_SCALE if self.expand.bias is None else self.expand.bias.chunk(RES2NET_SCALE)
         x1, x2, x3 = (
             conv(x, weight, bias, activation='gelu')

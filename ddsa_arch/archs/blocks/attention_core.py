@@ -62,7 +62,7 @@ def channel_attention(
 
 
 class ScoreSum:
-    """P, gathered window by window.
+    """P, gathered strip by strip.
 
     Args:
         heads: h.
@@ -75,7 +75,7 @@ class ScoreSum:
         self.squares: list[Tensor | float] = [0.0, 0.0]
 
     def add(self, q: Tensor, k: Tensor) -> None:
-        """Queries and keys of a window, (1, C, h, w) each."""
+        """Queries and keys of a strip, (1, C, h, w) each."""
         with torch.autocast(q.device.type, enabled=False):
             q, k = (by_head(full_precision(x), self.heads) for x in (q, k))  # (1, h, n, d)
             self.products = self.products + q.transpose(-2, -1) @ k
