@@ -10,7 +10,7 @@ Shapes: B batch, C channels, h heads, d = C / h channels per head, N = H * W pix
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import torch
@@ -18,9 +18,10 @@ import torch.nn.functional as F
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from ddsa_arch.archs.blocks.attention import SpatialAttention, pool_channels, project_weighed, weigh
+from ddsa_arch.archs.blocks.attention import ChannelPool, SpatialAttention, add_weighed_, project_weighed
 from ddsa_arch.archs.blocks.attention_core import ChannelAttention
-from ddsa_arch.archs.blocks.fused import conv, conv_add_, conv_times
+from ddsa_arch.archs.blocks.fused import conv, conv_add_
+from ddsa_arch.archs.blocks.gated_feedforward import gated_strip
 from ddsa_arch.archs.blocks.norm import ChannelLayerNorm
 from ddsa_arch.archs.blocks.resample import Downsample, Upsample
 from ddsa_arch.archs.blocks.strips import Crop, fuse, in_strips, join, run_block, run_blocks, through, with_room
@@ -126,16 +127,16 @@ class SpatialFeedForward(nn.Module):
     spatial_attention: nn.Module
     project_out: nn.Conv2d
 
-    def look(self, parts: Sequence[Tensor]) -> Tensor | None:
-        """What the spatial attention sees of hidden channels that come in parts, (B, 2, H, W); None without it."""
-        return pool_channels(parts) if isinstance(self.spatial_attention, SpatialAttention) else None
+    @property
+    def looks(self) -> bool:
+        """Whether there is a spatial attention."""
+        return isinstance(self.spatial_attention, SpatialAttention)
 
-    def finish(self, p: Tensor, weights: Tensor) -> Tensor:
+    def finish(self, p: Tensor, weights: Tensor, out: Tensor) -> None:
         """See ``strips.FeedForward``."""
-        return self.add_bias(weigh(p, weights))
-
-    def add_bias(self, p: Tensor) -> Tensor:
-        return p if self.project_out.bias is None else p + self.project_out.bias[:, None, None]
+        add_weighed_(out, p, weights)
+        if self.project_out.bias is not None:
+            out.add_(self.project_out.bias[:, None, None])
 
 
 @ARCH_REGISTRY.register()
@@ -170,20 +171,26 @@ class SEFN(SpatialFeedForward):
 
     halo = 2
 
-    def strip(self, x: Tensor, crop: Crop) -> tuple[Tensor, Tensor | None]:
+    def strip(self, x: Tensor, crop: Crop, out: Tensor) -> tuple[Tensor, Tensor] | None:
         """See ``strips.FeedForward``: the same as ``forward``, but for the part of SA that needs other strips."""
-        biases = (None,) * RES2NET_SCALE if self.expand.bias is None else self.expand.bias.chunk(RES2NET_SCALE)
-        x1, x2, x3 = (
-            conv(x, weight, bias, activation='gelu')
-            for weight, bias in zip(self.expand.weight.chunk(RES2NET_SCALE), biases, strict=True)
-        )
-        y2 = self.depthwise2(x2)
-        y = [crop(x1), crop(y2), crop(self.depthwise3(x3.add_(y2)))]
-        p = None
-        for part, weight in zip(y, self.project_out.weight.chunk(RES2NET_SCALE, dim=1), strict=True):
-            p = conv_add_(p, part, weight)
-        pooled = self.look(y)
-        return (self.add_bias(p) if pooled is None else p), pooled
+        pool = ChannelPool()
+        p, bias = (None, None) if self.looks else (out, self.project_out.bias)
+        for y, weight in zip(self.parts(x), self.project_out.weight.chunk(RES2NET_SCALE, dim=1), strict=True):
+            y = crop(y)
+            p, bias = conv_add_(p, y, weight, bias), None
+            if self.looks:
+                pool.add(y)
+        return (p, pool.result()) if self.looks else None
+
+    def parts(self, x: Tensor) -> Iterator[Tensor]:
+        """y1, y2, y3, one at a time."""
+        weights, bias = self.expand.weight.chunk(RES2NET_SCALE), self.expand.bias
+        biases = (None,) * RES2NET_SCALE if bias is None else bias.chunk(RES2NET_SCALE)
+        expanded = (conv(x, *part, activation='gelu') for part in zip(weights, biases, strict=True))
+        yield next(expanded)
+        y2 = self.depthwise2(next(expanded))
+        yield y2
+        yield self.depthwise3(next(expanded).add_(y2))
 
     def forward(self, x: Tensor) -> Tensor:
         x1, x2, x3 = F.gelu(self.expand(x)).chunk(RES2NET_SCALE, dim=1)
@@ -207,31 +214,25 @@ class GDFN(SpatialFeedForward):
         hidden = hidden_width(dim, expansion)
         self.expand = nn.Conv2d(dim, hidden * 2, 1, bias=bias)
         self.depthwise = nn.Conv2d(hidden * 2, hidden * 2, 3, padding=1, groups=hidden * 2, bias=bias)
+        self.activation = nn.GELU()
         self.spatial_attention = SpatialAttention(bias) if spatial_attention else nn.Identity()
         self.project_out = nn.Conv2d(hidden, dim, 1, bias=bias)
 
     halo = 1
 
-    def strip(self, x: Tensor, crop: Crop) -> tuple[Tensor, Tensor | None]:
+    def strip(self, x: Tensor, crop: Crop, out: Tensor) -> tuple[Tensor, Tensor] | None:
         """See ``strips.FeedForward``."""
-        hidden = self.project_out.in_channels
-        a, b = (conv(x, *part) for part in _halves(self.expand))
-        (weight_a, bias_a), (weight_b, bias_b) = _halves(self.depthwise)
-        gate = conv(a, weight_a, bias_a, 1, groups=hidden, activation='gelu')
-        gated = crop(conv_times(b, gate, weight_b, bias_b, 1, hidden))
-        p = conv(gated, self.project_out.weight)
-        pooled = self.look([gated])
-        return (self.add_bias(p) if pooled is None else p), pooled
+        weight, bias = self.project_out.weight, self.project_out.bias
+        part = partial(gated_strip, x, self.expand, self.depthwise, weight, activation=self.activation, crop=crop)
+        if not self.looks:
+            part(bias=bias, out=out)
+            return None
+        pool = ChannelPool()
+        return part(bias=None, out=None, look=pool.add), pool.result()
 
     def forward(self, x: Tensor) -> Tensor:
         a, b = self.depthwise(self.expand(x)).chunk(2, dim=1)
-        return project_weighed(F.gelu(a) * b, self.spatial_attention, self.project_out)
-
-
-def _halves(layer: nn.Conv2d) -> list[tuple[Tensor, Tensor | None]]:
-    """Weight and bias of the two halves of a convolution's output."""
-    biases = (None, None) if layer.bias is None else layer.bias.chunk(2)
-    return list(zip(layer.weight.chunk(2), biases, strict=True))
+        return project_weighed(self.activation(a) * b, self.spatial_attention, self.project_out)
 
 
 def hidden_width(dim: int, expansion: float) -> int:

@@ -114,20 +114,19 @@ class MSFN(nn.Module):
 
     halo = 4  # of two 5x5 convolutions, one after the other
 
-    def strip(self, x: Tensor, crop: Crop) -> tuple[Tensor, None]:
+    def strip(self, x: Tensor, crop: Crop, out: Tensor) -> None:
         """See ``strips.FeedForward``: each paired convolution as the sum of two depth-wise ones."""
-        hidden = self.dwconv3x3_1.out_channels
-        total = None
+        hidden, last_bias = self.dwconv3x3_1.out_channels, self.project_out.bias
         for place, paired in enumerate((self.dwconv3x3_1, self.dwconv5x5_1)):
             first, second = self.pairs(x, slice(place * hidden, (place + 1) * hidden))
             padding, groups = paired.padding[0], first.shape[1]
             bias = None if paired.bias is None else aligned(paired.bias)
             weights = [aligned(weight) for weight in paired.weight.split(1, dim=1)]
             t = conv(first, weights[0], bias, padding, groups=groups)
-            t = conv_add_(t, second, weights[1], padding, groups, activation='relu')
+            t = conv_add_(t, second, weights[1], None, padding, groups, activation='relu')
             weight = aligned(self.project_out.weight[:, place * hidden : (place + 1) * hidden], dim=1)
-            total = conv_add_(total, crop(t), weight)
-        return total if self.project_out.bias is None else total + self.project_out.bias[:, None, None], None
+            conv_add_(out, crop(t), weight, last_bias)
+            last_bias = None
 
     def pairs(self, x: Tensor, half: slice) -> tuple[Tensor, Tensor]:
         """The even and the odd channels of [p1, r1] or of [p2, r2], with channels of zeros up to a friendly width."""

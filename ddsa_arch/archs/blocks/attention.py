@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import reduce
 
 import torch
@@ -29,25 +28,44 @@ class SpatialAttention(nn.Module):
 
     def weights(self, x: Tensor) -> Tensor:
         """The factor of each pixel, (B, 1, H, W) in (0, 1)."""
-        return self.from_pooled(pool_channels([x]))
+        return self.from_pooled(ChannelPool(x).result())
 
     def from_pooled(self, pooled: Tensor) -> Tensor:
         """The factor of each pixel from the mean and the maximum of its channels, (B, 2, H, W) -> (B, 1, H, W)."""
         return self.conv(pooled).sigmoid()
 
 
-def pool_channels(parts: Sequence[Tensor]) -> Tensor:
-    """Mean and maximum over the channels of each pixel, (B, C_i, H, W) of several parts -> (B, 2, H, W)."""
-    # (B, H, W, C): reductions over the last axis, forward and backward
-    pixels = [part.permute(0, 2, 3, 1) for part in parts]
-    mean = sum(part.sum(dim=-1) for part in pixels) / sum(part.shape[-1] for part in pixels)
-    largest = [part.max(dim=-1).values for part in pixels]
-    return torch.stack([mean, reduce(torch.maximum, largest)], dim=1)
+class ChannelPool:
+    """Mean and maximum over the channels of each pixel, which may come in parts, (B, C_i, H, W) each."""
+
+    def __init__(self, *parts: Tensor) -> None:
+        self.sums: list[Tensor] = []
+        self.largest: list[Tensor] = []
+        self.channels = 0
+        for part in parts:
+            self.add(part)
+
+    def add(self, part: Tensor) -> None:
+        """Take in some more channels."""
+        pixels = part.permute(0, 2, 3, 1)  # (B, H, W, C): reductions over the last axis, forward and backward
+        self.sums.append(pixels.sum(dim=-1))
+        self.largest.append(pixels.amax(dim=-1))  # makes no indices, so that it takes a quarter of the time of max
+        self.channels += part.shape[1]
+
+    def result(self) -> Tensor:
+        """(B, 2, H, W)."""
+        return torch.stack([sum(self.sums) / self.channels, reduce(torch.maximum, self.largest)], dim=1)
 
 
 def weigh(x: Tensor, weights: Tensor) -> Tensor:
     """x times a factor for each pixel, (B, C, H, W) and (B, 1, H, W) -> (B, C, H, W) in x's memory format."""
     return (x.permute(0, 2, 3, 1) * weights.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def add_weighed_(out: Tensor, x: Tensor, weights: Tensor) -> None:
+    """out += x times a factor for each pixel, (B, C, H, W) twice and (B, 1, H, W)."""
+    out, x, weights = (tensor.permute(0, 2, 3, 1) for tensor in (out, x, weights))
+    out.addcmul_(x, weights)
 
 
 def project_weighed(x: Tensor, attention: nn.Module, project: nn.Conv2d) -> Tensor:

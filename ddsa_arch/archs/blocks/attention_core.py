@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from ddsa_arch.archs.blocks.plain_form import is_plain
 from ddsa_arch.archs.blocks.precision import full_precision
 
+CACHED_PIXELS = 2**13  # whose queries and keys stay in a cache while their products and squares are summed
 NORM_EPS = 1e-12  # smallest norm of a query or key, as torch.nn.functional.normalize has it
 
 # A, from scores (B, h, d, d) to weights of the same shape, or to several that are to be summed
@@ -78,9 +79,10 @@ class ScoreSum:
         """Queries and keys of a strip, (1, C, h, w) each."""
         with torch.autocast(q.device.type, enabled=False):
             q, k = (by_head(full_precision(x), self.heads) for x in (q, k))  # (1, h, n, d)
-            self.products = self.products + q.transpose(-2, -1) @ k
-            if self.temperature is not None:
-                self.squares = [total + sum_of_squares(x) for total, x in zip(self.squares, (q, k), strict=True)]
+            for some in zip(*(x.split(CACHED_PIXELS, dim=2) for x in (q, k)), strict=True):
+                self.products = self.products + some[0].transpose(-2, -1) @ some[1]
+                if self.temperature is not None:
+                    self.squares = [total + sum_of_squares(x) for total, x in zip(self.squares, some, strict=True)]
 
     def scores(self) -> Tensor:
         """(1, h, d, d)."""

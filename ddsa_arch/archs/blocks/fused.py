@@ -61,7 +61,13 @@ def conv_times(x: Tensor, other: Tensor, weight: Tensor, bias: Tensor | None, pa
 
 
 def conv_add_(
-    total: Tensor | None, x: Tensor, weight: Tensor, padding: int = 0, groups: int = 1, activation: str = 'none'
+    total: Tensor | None,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    padding: int = 0,
+    groups: int = 1,
+    activation: str = 'none',
 ) -> Tensor:
     """activation(total + conv(x)), written into total; None for a total of 0.
 
@@ -69,12 +75,12 @@ def conv_add_(
         activation: ``none`` or ``relu``.
     """
     if total is None:
-        return conv(x, weight, padding=padding, groups=groups, activation=activation)
+        return conv(x, weight, bias, padding, groups=groups, activation=activation)
     if not can_fuse(x) or not total.is_contiguous(memory_format=torch.channels_last):
-        total.add_(F.conv2d(x, weight, None, 1, padding, 1, groups))
+        total.add_(F.conv2d(x, weight, bias, 1, padding, 1, groups))
         return total.relu_() if activation == 'relu' else total
     return torch.ops.mkldnn._convolution_pointwise_.binary(
-        total, x, weight, None, [padding] * 2, [1, 1], [1, 1], groups, 'add', 1.0,
+        total, x, weight, bias, [padding] * 2, [1, 1], [1, 1], groups, 'add', 1.0,
         None if activation == 'none' else activation, [], None,
     )  # fmt: skip
 

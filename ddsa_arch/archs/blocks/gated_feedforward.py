@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -12,39 +14,51 @@ GROUP_NUMBERS = 2**23  # of a strip's features that go through the network at a 
 
 
 def gated_strip(
-    x: Tensor, expand: nn.Conv2d, depthwise: nn.Conv2d, project: nn.Conv2d, activation: nn.Module, crop: Crop
+    x: Tensor,
+    expand: nn.Conv2d,
+    depthwise: nn.Conv2d,
+    weight: Tensor,
+    bias: Tensor | None,
+    activation: nn.Module,
+    crop: Crop,
+    out: Tensor | None,
+    look: Callable[[Tensor], None] = lambda gated: None,
 ) -> Tensor:
-    """project(activation(a) * b) with a, b = split(depthwise(expand(x))) of a strip, some channels at a time.
+    """out + conv1x1(activation(a) * b) with a, b = split(depthwise(expand(x))) of a strip, some channels at a time.
 
     Args:
         x: ``(1, C, h, w)``.
-        expand: 1x1 convolution to twice as many channels as project takes.
+        expand: 1x1 convolution to twice as many channels as the weight takes.
         depthwise: 3x3.
-        project: 1x1 convolution; without its bias where it has one, which the caller adds.
+        weight: of the last 1x1 convolution.
+        bias: of that.
         activation: GELU without approximation is fused; of another, activation(0) must be 0.
         crop: see ``strips``.
+        out: ``(1, O, h, w)`` of the strip without its halo, written into; None for 0.
+        look: gets to see activation(a) * b, without the halo.
     """
-    hidden = project.in_channels
+    hidden = weight.shape[1]
     fused = isinstance(activation, nn.GELU) and activation.approximate == 'none'
-    total = None
 
     def part(channels: slice, offset: int) -> tuple[Tensor, Tensor, Tensor | None]:
         """Of one half: the channels before the depth-wise convolution, and its weight and bias."""
         places = slice(channels.start + offset, channels.stop + offset)
-        bias, bias2 = (None if m.bias is None else aligned(m.bias[places]) for m in (expand, depthwise))
-        return conv(x, aligned(expand.weight[places]), bias), aligned(depthwise.weight[places]), bias2
+        biases = [None if m.bias is None else aligned(m.bias[places]) for m in (expand, depthwise)]
+        return conv(x, aligned(expand.weight[places]), biases[0]), aligned(depthwise.weight[places]), biases[1]
 
     for channels in channel_groups(hidden, GROUP_NUMBERS // x.shape[2] // x.shape[3]):
-        u, weight, bias = part(channels, 0)
+        u, *local = part(channels, 0)
         groups = u.shape[1]
         if fused:
-            gate = conv(u, weight, bias, 1, groups=groups, activation='gelu')
+            gate = conv(u, *local, 1, groups=groups, activation='gelu')
         else:
-            gate = activation(F.conv2d(u, weight, bias, 1, 1, 1, groups))
-        u, weight, bias = part(channels, hidden)
-        gated = crop(conv_times(u, gate, weight, bias, 1, groups))
-        total = conv_add_(total, gated, aligned(project.weight[:, channels], dim=1))
-    return total
+            gate = activation(F.conv2d(u, *local, 1, 1, 1, groups))
+        u, *local = part(channels, hidden)
+        gated = crop(conv_times(u, gate, *local, 1, groups))
+        look(gated[:, : channels.stop - channels.start])
+        out = conv_add_(out, gated, aligned(weight[:, channels], dim=1), bias)
+        bias = None
+    return out
 
 
 class GDFN(nn.Module):
@@ -74,10 +88,10 @@ class GDFN(nn.Module):
 
     halo = 1
 
-    def strip(self, x: Tensor, crop: Crop) -> tuple[Tensor, None]:
+    def strip(self, x: Tensor, crop: Crop, out: Tensor) -> None:
         """See ``strips.FeedForward``."""
-        p = gated_strip(x, self.project_in, self.dwconv, self.project_out, self.act1, crop)
-        return p if self.project_out.bias is None else p + self.project_out.bias[:, None, None], None
+        last = self.project_out
+        gated_strip(x, self.project_in, self.dwconv, last.weight, last.bias, self.act1, crop, out)
 
     def forward(self, x: Tensor) -> Tensor:
         a, b = self.dwconv(self.project_in(x)).chunk(2, dim=1)  # (B, hidden, H, W) each

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ddsa_arch.archs.blocks.attention_core import ChannelAttention, ScoreSum, fold_projection
-from ddsa_arch.archs.blocks.fused import conv
+from ddsa_arch.archs.blocks.fused import conv_add_
 from ddsa_arch.archs.blocks.plain_form import is_plain
 
 STRIP_PIXELS = {'cpu': 2**17}  # by kind of device: 128 channels of float32 are 64 MiB
@@ -86,11 +86,15 @@ class FeedForward(Protocol):
 
     halo: int
 
-    def strip(self, x: Tensor, crop: Crop) -> tuple[Tensor, Tensor | None]:
-        """What it gives inside a strip, and what its spatial attention looks at, (1, 2, h, w), where it has one."""
+    def strip(self, x: Tensor, crop: Crop, out: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Add what it gives inside a strip to ``out``, if it has no spatial attention.
 
-    def finish(self, p: Tensor, weights: Tensor) -> Tensor:
-        """What it gives, from the first that ``strip`` gives and the factor of each pixel."""
+        Returns:
+            With a spatial attention, what ``finish`` needs of the strip, and what the attention looks at, (1, 2, h, w).
+        """
+
+    def finish(self, p: Tensor, weights: Tensor, out: Tensor) -> None:
+        """Add to ``out`` what it gives, from the first that ``strip`` gives and the factor of each pixel."""
 
 
 @dataclass(frozen=True)
@@ -185,17 +189,17 @@ def _attend(x: Tensor, norm: nn.Module, attention: ChannelAttention) -> None:
         again = strips(x, attention.halo, norm)
         values = ((strip.rows, strip.crop(*attention.encode(strip.x, 'v'))) for strip in again)
     for rows, v in values:
-        x[:, :, rows].add_(conv(v, weight.to(v.dtype), bias))
+        conv_add_(x[:, :, rows], v, weight.to(v.dtype), bias)
 
 
 def _feed(x: Tensor, norm: nn.Module, feed_forward: FeedForward) -> None:
     """x += feed_forward(norm(x)). A spatial attention sees rows beyond a strip: it waits for the next strip."""
     pooled, waiting = None, None
     for strip in strips(x, feed_forward.halo, norm):
-        p, looked_at = feed_forward.strip(strip.x, strip.crop)
-        if looked_at is None:
-            strip.of(x).add_(p)
+        unfinished = feed_forward.strip(strip.x, strip.crop, strip.of(x))
+        if unfinished is None:
             continue
+        p, looked_at = unfinished
         if pooled is None:
             pooled = looked_at.new_empty(1, looked_at.shape[1], *x.shape[2:])
         strip.of(pooled).copy_(looked_at)
@@ -211,7 +215,7 @@ def _weigh(x: Tensor, rows: slice, p: Tensor, pooled: Tensor, feed_forward: Feed
     attention = feed_forward.spatial_attention
     start = max(0, rows.start - attention.halo)
     weights = attention.from_pooled(pooled[:, :, start : rows.stop + attention.halo])
-    x[:, :, rows].add_(feed_forward.finish(p, weights[:, :, rows.start - start : rows.stop - start]))
+    feed_forward.finish(p, weights[:, :, rows.start - start : rows.stop - start], x[:, :, rows])
 
 
 # --- between the blocks ------------------------------------------------------------------------------------
