@@ -18,13 +18,14 @@ import torch.nn.functional as F
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from ddsa_arch.archs.blocks.attention import ChannelPool, SpatialAttention, add_weighed_, project_weighed
+from ddsa_arch.archs.blocks.attention import ChannelPool, SpatialAttention
 from ddsa_arch.archs.blocks.attention_core import ChannelAttention
+from ddsa_arch.archs.blocks.feedforward import Crop, FeedForward
 from ddsa_arch.archs.blocks.fused import conv, conv_add_
 from ddsa_arch.archs.blocks.gated_feedforward import gated_strip
 from ddsa_arch.archs.blocks.norm import ChannelLayerNorm
 from ddsa_arch.archs.blocks.resample import Downsample, Upsample
-from ddsa_arch.archs.blocks.strips import Crop, fuse, in_strips, join, run_block, run_blocks, through, with_room
+from ddsa_arch.archs.blocks.strips import fuse, in_strips, join, run_block, run_blocks, through, with_room
 
 RES2NET_SCALE = 3  # "we set the scale dimension to 3", section 2.3
 WIDTH_MULTIPLE = 8 * RES2NET_SCALE  # hidden widths that split in 3 and suit the hardware (our choice)
@@ -121,26 +122,8 @@ class DDSA(ChannelAttention):
         return self.branch_weights[0] * scores.softmax(dim=-1) + self.branch_weights[1] * sparse
 
 
-class SpatialFeedForward(nn.Module):
-    """What SEFN and GDFN have in common: a spatial attention (or none) before the last 1x1 convolution."""
-
-    spatial_attention: nn.Module
-    project_out: nn.Conv2d
-
-    @property
-    def looks(self) -> bool:
-        """Whether there is a spatial attention."""
-        return isinstance(self.spatial_attention, SpatialAttention)
-
-    def finish(self, p: Tensor, weights: Tensor, out: Tensor) -> None:
-        """See ``strips.FeedForward``."""
-        add_weighed_(out, p, weights)
-        if self.project_out.bias is not None:
-            out.add_(self.project_out.bias[:, None, None])
-
-
 @ARCH_REGISTRY.register()
-class SEFN(SpatialFeedForward):
+class SEFN(FeedForward):
     """Spatial-enhanced feed-forward network (section 2.3), (B, C, H, W) -> (B, C, H, W).
 
     Res2Net with scale 3 and depth-wise 3x3 convolutions between two 1x1 convolutions, then the spatial attention
@@ -171,8 +154,7 @@ class SEFN(SpatialFeedForward):
 
     halo = 2
 
-    def strip(self, x: Tensor, crop: Crop, out: Tensor) -> tuple[Tensor, Tensor] | None:
-        """See ``strips.FeedForward``: the same as ``forward``, but for the part of SA that needs other strips."""
+    def strip(self, x: Tensor, crop: Crop, out: Tensor | None) -> tuple[Tensor, Tensor | None]:
         pool = ChannelPool()
         p, bias = (None, None) if self.looks else (out, self.project_out.bias)
         for y, weight in zip(self.parts(x), self.project_out.weight.chunk(RES2NET_SCALE, dim=1), strict=True):
@@ -180,7 +162,7 @@ class SEFN(SpatialFeedForward):
             p, bias = conv_add_(p, y, weight, bias), None
             if self.looks:
                 pool.add(y)
-        return (p, pool.result()) if self.looks else None
+        return p, pool.result() if self.looks else None
 
     def parts(self, x: Tensor) -> Iterator[Tensor]:
         """y1, y2, y3, one at a time."""
@@ -192,15 +174,15 @@ class SEFN(SpatialFeedForward):
         yield y2
         yield self.depthwise3(next(expanded).add_(y2))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def equation(self, x: Tensor) -> Tensor:
         x1, x2, x3 = F.gelu(self.expand(x)).chunk(RES2NET_SCALE, dim=1)
         y2 = self.depthwise2(x2)
         y3 = self.depthwise3(x3 + y2)
         y = torch.cat([x1, y2, y3], dim=1)  # (B, hidden, H, W)
-        return project_weighed(y, self.spatial_attention, self.project_out)
+        return self.project_out(self.spatial_attention(y))
 
 
-class GDFN(SpatialFeedForward):
+class GDFN(FeedForward):
     """Gated feed-forward network of [9], with the SA of SEFN where row (e) of Table 3 asks for it.
 
     conv1x1(SA(GELU(a) * b)) with a, b = split(DW(conv1x1(x))), (B, C, H, W) -> (B, C, H, W). The hidden width is
@@ -220,19 +202,17 @@ class GDFN(SpatialFeedForward):
 
     halo = 1
 
-    def strip(self, x: Tensor, crop: Crop, out: Tensor) -> tuple[Tensor, Tensor] | None:
-        """See ``strips.FeedForward``."""
+    def strip(self, x: Tensor, crop: Crop, out: Tensor | None) -> tuple[Tensor, Tensor | None]:
         weight, bias = self.project_out.weight, self.project_out.bias
         part = partial(gated_strip, x, self.expand, self.depthwise, weight, activation=self.activation, crop=crop)
         if not self.looks:
-            part(bias=bias, out=out)
-            return None
+            return part(bias=bias, out=out), None
         pool = ChannelPool()
         return part(bias=None, out=None, look=pool.add), pool.result()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def equation(self, x: Tensor) -> Tensor:
         a, b = self.depthwise(self.expand(x)).chunk(2, dim=1)
-        return project_weighed(self.activation(a) * b, self.spatial_attention, self.project_out)
+        return self.project_out(self.spatial_attention(self.activation(a) * b))
 
 
 def hidden_width(dim: int, expansion: float) -> int:

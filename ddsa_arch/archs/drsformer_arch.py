@@ -17,11 +17,12 @@ import torch.nn.functional as F
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
+from ddsa_arch.archs.blocks.feedforward import Crop, FeedForward
 from ddsa_arch.archs.blocks.fused import ALIGNMENT, aligned, conv, conv_add_
 from ddsa_arch.archs.blocks.gated_feedforward import hidden_width
 from ddsa_arch.archs.blocks.plain_form import is_plain
 from ddsa_arch.archs.blocks.precision import full_precision
-from ddsa_arch.archs.blocks.strips import Crop, in_strips, layout, strips, through
+from ddsa_arch.archs.blocks.strips import in_strips, layout, strips, through
 from ddsa_arch.archs.blocks.transformer_unet import TransformerUNet, check_residual
 from ddsa_arch.archs.blocks.transposed_attention import MDTA, TransformerBlock, norm_has_bias
 
@@ -76,9 +77,9 @@ class TKSA(MDTA):
 
 
 def join_aligned(x: Tensor, y: Tensor) -> Tensor:
-    """[x, y] of (1, C_i, H, W), with channels of zeros up to a friendly width."""
+    """[x, y] of (B, C_i, H, W), with channels of zeros up to a friendly width."""
     channels = x.shape[1] + y.shape[1]
-    size = (1, channels + -channels % ALIGNMENT, *x.shape[2:])
+    size = (len(x), channels + -channels % ALIGNMENT, *x.shape[2:])
     joined = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=layout(x))
     joined[:, : x.shape[1]] = x
     joined[:, x.shape[1] : channels] = y
@@ -86,7 +87,7 @@ def join_aligned(x: Tensor, y: Tensor) -> Tensor:
     return joined
 
 
-class MSFN(nn.Module):
+class MSFN(FeedForward):
     """Mixed-scale feed-forward network, (B, C, H, W) -> (B, C, H, W).
 
         p1, p2 = split(ReLU(DW3x3(u)));  r1, r2 = split(ReLU(DW5x5(u)));  u = conv1x1(x)
@@ -114,8 +115,8 @@ class MSFN(nn.Module):
 
     halo = 4  # of two 5x5 convolutions, one after the other
 
-    def strip(self, x: Tensor, crop: Crop, out: Tensor) -> None:
-        """See ``strips.FeedForward``: each paired convolution as the sum of two depth-wise ones."""
+    def strip(self, x: Tensor, crop: Crop, out: Tensor | None) -> tuple[Tensor, None]:
+        """Each paired convolution is the sum of two depth-wise ones."""
         hidden, last_bias = self.dwconv3x3_1.out_channels, self.project_out.bias
         for place, paired in enumerate((self.dwconv3x3_1, self.dwconv5x5_1)):
             first, second = self.pairs(x, slice(place * hidden, (place + 1) * hidden))
@@ -125,8 +126,8 @@ class MSFN(nn.Module):
             t = conv(first, weights[0], bias, padding, groups=groups)
             t = conv_add_(t, second, weights[1], None, padding, groups, activation='relu')
             weight = aligned(self.project_out.weight[:, place * hidden : (place + 1) * hidden], dim=1)
-            conv_add_(out, crop(t), weight, last_bias)
-            last_bias = None
+            out, last_bias = conv_add_(out, crop(t), weight, last_bias), None
+        return out, None
 
     def pairs(self, x: Tensor, half: slice) -> tuple[Tensor, Tensor]:
         """The even and the odd channels of [p1, r1] or of [p2, r2], with channels of zeros up to a friendly width."""
@@ -147,7 +148,7 @@ class MSFN(nn.Module):
             r_even, r_odd = r_odd, r_even
         return join_aligned(p_even, r_even), join_aligned(p_odd, r_odd)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def equation(self, x: Tensor) -> Tensor:
         u = self.project_in(x)
         p1, p2 = F.relu(self.dwconv3x3(u)).chunk(2, dim=1)  # (B, hidden, H, W) each
         r1, r2 = F.relu(self.dwconv5x5(u)).chunk(2, dim=1)

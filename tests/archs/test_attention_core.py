@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 
-from ddsa_arch.archs.blocks.attention import SpatialAttention, project_weighed
 from ddsa_arch.archs.blocks.attention_core import channel_attention, channel_scores, pixel_norm, project_attended
 from ddsa_arch.archs.blocks.plain_form import is_plain, plain_form
 from ddsa_arch.archs.blocks.transposed_attention import MDTA
+from ddsa_arch.archs.ddsanet_arch import SEFN
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
@@ -106,15 +106,17 @@ def test_mdta_equals_its_equations(dim, heads, dtype):
 @pytest.mark.parametrize('bias', [True, False])
 @pytest.mark.parametrize('layout', LAYOUTS)
 def test_a_spatial_attention_may_be_multiplied_in_behind_the_projection(bias, layout):
-    attention, project = SpatialAttention().double(), projection(9, 4, bias)
+    net = SEFN(9, bias=bias).double()
     x = noise(2, 9, 8, 6).contiguous(memory_format=layout)
-    expected = project(x * torch.sigmoid(attention.conv(torch.stack([x.mean(1), x.amax(1)], dim=1))))
-    found = project_weighed(x, attention, project)
+    x1, x2, x3 = F.gelu(net.expand(x)).chunk(3, dim=1)
+    y2 = net.depthwise2(x2)
+    y = torch.cat([x1, y2, net.depthwise3(x3 + y2)], dim=1)
+    weights = torch.sigmoid(net.spatial_attention.conv(torch.stack([y.mean(1), y.amax(1)], dim=1)))
+    expected = net.project_out(y * weights)
     with plain_form():
-        plain = project_weighed(x, attention, project)
-    assert (found - expected).abs().max() <= 1e-12
+        plain = net(x)
+    assert (net(x) - expected).abs().max() <= 1e-12
     assert (plain - expected).abs().max() <= 1e-12
-    assert torch.equal(project_weighed(x, nn.Identity(), project), project(x))
 
 
 @pytest.mark.parametrize('name', FAMILY)

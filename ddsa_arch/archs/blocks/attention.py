@@ -5,10 +5,7 @@ from __future__ import annotations
 from functools import reduce
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-
-from ddsa_arch.archs.blocks.plain_form import is_plain
 
 
 class SpatialAttention(nn.Module):
@@ -62,24 +59,10 @@ def weigh(x: Tensor, weights: Tensor) -> Tensor:
     return (x.permute(0, 2, 3, 1) * weights.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-def add_weighed_(out: Tensor, x: Tensor, weights: Tensor) -> None:
-    """out += x times a factor for each pixel, (B, C, H, W) twice and (B, 1, H, W)."""
-    out, x, weights = (tensor.permute(0, 2, 3, 1) for tensor in (out, x, weights))
-    out.addcmul_(x, weights)
-
-
-def project_weighed(x: Tensor, attention: nn.Module, project: nn.Conv2d) -> Tensor:
-    """project(attention(x)) for a spatial attention, or any other module that stands in its place.
-
-    A factor that all channels of a pixel share goes through a 1x1 convolution, so it is multiplied in behind it, where
-    the channels are fewer; the bias comes last.
-
-    Args:
-        x: ``(B, C, H, W)``.
-        attention: SpatialAttention, or what keeps the shape, such as Identity.
-        project: 1x1 convolution.
-    """
-    if is_plain() or not isinstance(attention, SpatialAttention):
-        return project(attention(x))
-    out = weigh(F.conv2d(x, project.weight), attention.weights(x))
-    return out if project.bias is None else out + project.bias[:, None, None]
+def add_weighed(out: Tensor | None, x: Tensor, weights: Tensor) -> Tensor:
+    """out + weigh(x, weights), in place; None for an out of 0."""
+    if out is None:
+        return weigh(x, weights)
+    pixels, x, weights = (tensor.permute(0, 2, 3, 1) for tensor in (out, x, weights))
+    pixels.addcmul_(x, weights)
+    return out

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ddsa_arch.archs.blocks.feedforward import Crop, FeedForward
 from ddsa_arch.archs.blocks.fused import aligned, channel_groups, conv, conv_add_, conv_times
-from ddsa_arch.archs.blocks.strips import Crop
 
 GROUP_NUMBERS = 2**23  # of a strip's features that go through the network at a time, so that they stay in a cache
 
@@ -27,14 +27,14 @@ def gated_strip(
     """out + conv1x1(activation(a) * b) with a, b = split(depthwise(expand(x))) of a strip, some channels at a time.
 
     Args:
-        x: ``(1, C, h, w)``.
+        x: ``(B, C, h, w)``.
         expand: 1x1 convolution to twice as many channels as the weight takes.
         depthwise: 3x3.
         weight: of the last 1x1 convolution.
         bias: of that.
         activation: GELU without approximation is fused; of another, activation(0) must be 0.
         crop: see ``strips``.
-        out: ``(1, O, h, w)`` of the strip without its halo, written into; None for 0.
+        out: ``(B, O, h, w)`` of the strip without its halo, written into; None for 0.
         look: gets to see activation(a) * b, without the halo.
     """
     hidden = weight.shape[1]
@@ -61,7 +61,7 @@ def gated_strip(
     return out
 
 
-class GDFN(nn.Module):
+class GDFN(FeedForward):
     """Gated-Dconv feed-forward network (section 3.2 of the paper), (B, C, H, W) -> (B, C, H, W).
 
         a, b = split(DW3x3(conv1x1(x)))
@@ -88,12 +88,11 @@ class GDFN(nn.Module):
 
     halo = 1
 
-    def strip(self, x: Tensor, crop: Crop, out: Tensor) -> None:
-        """See ``strips.FeedForward``."""
+    def strip(self, x: Tensor, crop: Crop, out: Tensor | None) -> tuple[Tensor, None]:
         last = self.project_out
-        gated_strip(x, self.project_in, self.dwconv, last.weight, last.bias, self.act1, crop, out)
+        return gated_strip(x, self.project_in, self.dwconv, last.weight, last.bias, self.act1, crop, out), None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def equation(self, x: Tensor) -> Tensor:
         a, b = self.dwconv(self.project_in(x)).chunk(2, dim=1)  # (B, hidden, H, W) each
         return self.project_out(self.act1(a) * b)
 

@@ -15,12 +15,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from ddsa_arch.archs.blocks.attention_core import ChannelAttention, ScoreSum, fold_projection
+from ddsa_arch.archs.blocks.feedforward import FeedForward
 from ddsa_arch.archs.blocks.fused import conv_add_
 from ddsa_arch.archs.blocks.plain_form import is_plain
 
@@ -74,29 +74,6 @@ def in_strips() -> bool:
     )
 
 
-Crop = Callable[[Tensor], Tensor]  # cuts a strip without its halo out of the strip with it
-
-
-class FeedForward(Protocol):
-    """A feed-forward network that can run in strips.
-
-    Attributes:
-        halo: rows that its convolutions see beyond each side of a strip, without its spatial attention.
-    """
-
-    halo: int
-
-    def strip(self, x: Tensor, crop: Crop, out: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Add what it gives inside a strip to ``out``, if it has no spatial attention.
-
-        Returns:
-            With a spatial attention, what ``finish`` needs of the strip, and what the attention looks at, (1, 2, h, w).
-        """
-
-    def finish(self, p: Tensor, weights: Tensor, out: Tensor) -> None:
-        """Add to ``out`` what it gives, from the first that ``strip`` gives and the factor of each pixel."""
-
-
 @dataclass(frozen=True)
 class Strip:
     """Rows of an image with their halo, (1, C, h, W), and which rows they are without the halo."""
@@ -128,7 +105,7 @@ def strips(x: Tensor, halo: int, prepare: Callable[[Tensor], Tensor] = lambda x:
     """The strips of an image (1, C, H, W); the rows that were given may be overwritten.
 
     Args:
-        halo: see FeedForward.
+        halo: rows that are needed beyond each side.
         prepare: acts on each pixel, such as a norm; once for each row.
     """
     height = x.shape[2]
@@ -196,10 +173,9 @@ def _feed(x: Tensor, norm: nn.Module, feed_forward: FeedForward) -> None:
     """x += feed_forward(norm(x)). A spatial attention sees rows beyond a strip: it waits for the next strip."""
     pooled, waiting = None, None
     for strip in strips(x, feed_forward.halo, norm):
-        unfinished = feed_forward.strip(strip.x, strip.crop, strip.of(x))
-        if unfinished is None:
+        p, looked_at = feed_forward.strip(strip.x, strip.crop, strip.of(x))
+        if looked_at is None:
             continue
-        p, looked_at = unfinished
         if pooled is None:
             pooled = looked_at.new_empty(1, looked_at.shape[1], *x.shape[2:])
         strip.of(pooled).copy_(looked_at)
