@@ -157,7 +157,10 @@ class SEFN(FeedForward):
     def strip(self, x: Tensor, crop: Crop, out: Tensor | None) -> tuple[Tensor, Tensor | None]:
         pool = ChannelPool()
         p, bias = (None, None) if self.looks else (out, self.project_out.bias)
-        for y, weight in zip(self.parts(x), self.project_out.weight.chunk(RES2NET_SCALE, dim=1), strict=True):
+        parts, weights = self.parts(x), self.project_out.weight.chunk(RES2NET_SCALE, dim=1)
+        if torch.is_grad_enabled():  # one tensor, as gradients of parts would have to be summed up
+            parts, weights = [torch.cat(list(parts), dim=1)], [self.project_out.weight]
+        for y, weight in zip(parts, weights, strict=True):
             y = crop(y)
             p, bias = conv_add_(p, y, weight, bias), None
             if self.looks:
@@ -166,13 +169,16 @@ class SEFN(FeedForward):
 
     def parts(self, x: Tensor) -> Iterator[Tensor]:
         """y1, y2, y3, one at a time."""
-        weights, bias = self.expand.weight.chunk(RES2NET_SCALE), self.expand.bias
-        biases = (None,) * RES2NET_SCALE if bias is None else bias.chunk(RES2NET_SCALE)
-        expanded = (conv(x, *part, activation='gelu') for part in zip(weights, biases, strict=True))
+        if torch.is_grad_enabled():
+            expanded = iter(F.gelu(self.expand(x)).chunk(RES2NET_SCALE, dim=1))
+        else:
+            weights, bias = self.expand.weight.chunk(RES2NET_SCALE), self.expand.bias
+            biases = (None,) * RES2NET_SCALE if bias is None else bias.chunk(RES2NET_SCALE)
+            expanded = (conv(x, *part, activation='gelu') for part in zip(weights, biases, strict=True))
         yield next(expanded)
         y2 = self.depthwise2(next(expanded))
         yield y2
-        yield self.depthwise3(next(expanded).add_(y2))
+        yield self.depthwise3(next(expanded) + y2)
 
     def equation(self, x: Tensor) -> Tensor:
         x1, x2, x3 = F.gelu(self.expand(x)).chunk(RES2NET_SCALE, dim=1)
@@ -277,6 +283,7 @@ class DDSANet(nn.Module):
 
     size_multiple = 8
     block_types = (DATB,)  # whose activations `train.checkpoint_blocks` computes anew in the backward pass
+    compiled_types = (DATB,)  # which `train.compile` compiles, each for itself
 
     def __init__(
         self,

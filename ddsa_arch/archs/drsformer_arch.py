@@ -328,6 +328,7 @@ class DRSformer(TransformerUNet):
     """
 
     block_types = (TransformerBlock, ExpertStep)  # whose activations `train.checkpoint_blocks` computes anew
+    compiled_types = (TransformerBlock, ExpertStep)  # which `train.compile` compiles, each for itself
 
     def __init__(
         self,

@@ -295,6 +295,7 @@ class ELF(nn.Module):
 
     size_multiple = 16
     block_types = (TransformerBlock, EncoderLevel, DecoderLevel)  # `train.checkpoint_blocks` computes these anew
+    compiled_types = (TransformerBlock,)  # which `train.compile` compiles, each for itself
     background_recovery = BackgroundRecoveryNetwork
 
     def __init__(

@@ -44,6 +44,7 @@ class Restormer(TransformerUNet):
     """
 
     block_types = (TransformerBlock,)  # whose activations `train.checkpoint_blocks` computes anew in the backward pass
+    compiled_types = (TransformerBlock,)  # which `train.compile` compiles, each for itself
 
     def __init__(
         self,

@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from ddsa_arch.archs.weights import load_weights
 from ddsa_arch.models.checkpoints import STATE_SUFFIX, prune, save_whole
+from ddsa_arch.models.compiling import compile_for_training
 from ddsa_arch.models.gathering import gather, interleave, shared_loader
 from ddsa_arch.models.kept_images import KeptImage
 from ddsa_arch.models.objectives import Objectives
@@ -72,7 +73,7 @@ class DerainModel(SRModel):
         if self.is_train and self.opt['train'].get('checkpoint_blocks'):
             checkpoint_blocks(net)
         if self.is_train and self.opt['train'].get('compile'):
-            net.compile()  # in place: the names of the weights stay
+            compile_for_training(net)
         if self.opt['dist']:
             devices = [torch.cuda.current_device()] if self.device.type == 'cuda' else None
             unused = self.opt.get('find_unused_parameters', False)

@@ -18,14 +18,16 @@ TABLE, PAGE = 'benchmark.csv', 'benchmark.md'
 MACS_PLOT, LATENCY_PLOT = 'psnr_against_macs.png', 'psnr_against_latency.png'
 FILES = (TABLE, PAGE, MACS_PLOT, LATENCY_PLOT)
 COLUMNS = (
-    'network', 'size', 'dtype', 'device', 'device_name', 'threads', 'compiled', 'parameters', 'conv_macs', 'macs',
-    'flops', 'activations', 'latency_ms', 'latency_p95_ms', 'images_per_second', 'compile_s', 'peak_memory_mib',
-    'note',
+    'network', 'size', 'mode', 'form', 'dtype', 'device', 'device_name', 'threads', 'compiled', 'parameters',
+    'conv_macs', 'macs', 'flops', 'activations', 'latency_ms', 'latency_p95_ms', 'images_per_second', 'times_plain',
+    'gemm_share', 'gemm_gflops', 'copy_gbs', 'compile_s', 'peak_memory_mib', 'memory_of_plain', 'note',
 )  # fmt: skip
 PSNR_COLUMNS = ('network', 'psnr')
 ON_PAGE = {  # column: header with the unit, and how its values are written
     'network': ('network', '{}'),
     'size': ('H x W (pixels)', '{}'),
+    'mode': ('mode', '{}'),
+    'form': ('form', '{}'),
     'dtype': ('dtype', '{}'),
     'compiled': ('compiled', '{}'),
     'parameters': ('parameters', '{:,}'),
@@ -36,22 +38,31 @@ ON_PAGE = {  # column: header with the unit, and how its values are written
     'latency_ms': ('latency, median (ms)', '{:.2f}'),
     'latency_p95_ms': ('latency, 95 % (ms)', '{:.2f}'),
     'images_per_second': ('images/s', '{:.2f}'),
+    'times_plain': ('speed over the plain form', '{:.2f}'),
+    'gemm_share': ('share of the GEMM rate', '{:.1%}'),
+    'gemm_gflops': ('GEMM rate (GFLOP/s)', '{:.0f}'),
+    'copy_gbs': ('copies (GB/s)', '{:.1f}'),
     'compile_s': ('compilation (s)', '{:.1f}'),
     'peak_memory_mib': ('peak memory (MiB)', '{:.1f}'),
+    'memory_of_plain': ('memory over that of the plain form', '{:.2f}'),
     'note': ('note', '{}'),
 }
 SCALES = {'conv_macs': 1e9, 'macs': 1e9, 'flops': 1e9, 'activations': 1e6}
 DEFINITIONS = '''\
 One image at a time, padded or cut into tiles as `ddsa derain` does it, with random weights. Operations are counted in
-the papers' order, time and memory are those of the form that runs, which does a little less.
-*Conv MACs*: multiply-adds with weights, those of convolutions and linear layers, what most papers print.
-*All MACs*: with products between features, such as those of attention. *FLOPs*: two for each multiply-add, one for
-each element that an element-wise function gives or that a sum, mean or pooling takes, 5 an element for layer norms (4
-without weights) and 2 for batch norms, 4 for softmax and bilinear resizing; biases, comparing, choosing and moving are
-free. *Activations*: elements that convolutions, linear layers and products give. Padding is counted with the network,
-blending tiles is not. *Latency*: of the whole call, the image already on the device. *Peak memory*: on a GPU what torch
-allocates, weights and image included, without CUDA's own context; on a CPU the resident memory of the process above
-what it was before the network was built: weights, features and what the kernels keep, without libraries and image.
+the papers' order, time and memory are those of the form that runs, which does a little less. *Conv MACs*: multiply-adds
+with weights, those of convolutions and linear layers, what most papers print. *All MACs*: with products between
+features, such as those of attention. *FLOPs*: two for each multiply-add, one for each element that an element-wise
+function gives or that a sum, mean or pooling takes, 5 an element for layer norms (4 without weights) and 2 for batch
+norms, 4 for softmax and bilinear resizing; biases, comparing, choosing and moving are free. *Activations*: elements
+that convolutions, linear layers and products give. Padding is counted with the network, blending tiles is not.
+*Latency*: of the whole call, the image already on the device. *Peak memory*: on a GPU what torch allocates, weights and
+image included, without CUDA's own context; on a CPU the resident memory of the process above what it was before the
+network was built: weights, features and what the kernels keep, without libraries and image. *Form*: *plain* is the
+published order of operations, channels not last, memory handed back to the system, as most code runs; *fast* is what
+all commands run. *Share of the GEMM rate*: 2 x all MACs over latency, against the rate of a product of large square
+matrices of the same type, measured in turn with the runs; a training step counts three times its forward pass.
+*Training*: forward, backward and AdamW, with train.amp where the type is not float32. *Copies*: bytes read and written.
 *Compilation*: the first call, nothing cached. On a CPU the peak memory of a compiled network leaves out what that call
 leaves in the process, the compiler and buffers of kernels; that of the others holds such buffers.
 '''  # fmt: skip
@@ -144,7 +155,7 @@ def write_plots(
     written = []
     for name, x, unit, settings in (
         (MACS_PLOT, 'macs', 'multiply-adds, 10^9', ('size',)),
-        (LATENCY_PLOT, 'latency_ms', 'latency, ms', ('size', 'dtype', 'device', 'compiled')),
+        (LATENCY_PLOT, 'latency_ms', 'latency, ms', ('size', 'mode', 'form', 'dtype', 'device', 'compiled')),
     ):
         points = {}
         for row in scored:
@@ -162,6 +173,6 @@ def write_plots(
 
 
 def _setting(row: Mapping[str, Any], columns: Sequence[str]) -> str:
-    """Such as ``256x256 bf16 cuda compiled``."""
-    words = [('compiled' if row[c] else '') if c == 'compiled' else str(row[c]) for c in columns]
+    """Such as ``256x256 inference fast bf16 cuda compiled``."""
+    words = [('compiled' if row[c] else '') if c == 'compiled' else str(row.get(c, '')) for c in columns]
     return ' '.join(filter(None, words))

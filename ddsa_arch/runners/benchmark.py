@@ -26,6 +26,8 @@ from ddsa_arch.runners.benchmark_row import DTYPES, Job
 PUBLISHED = 'ddsa_table1'
 PUBLISHED_LABEL = 'average PSNR in dB, reported by the DDSA paper'
 MEASURED_LABEL = 'PSNR in dB, measured'
+MODES = ('inference', 'training')
+STEP_MACS = 3  # of a training step over those of its forward pass: the gradients of input and weights cost as much each
 SIZE = re.compile(r'([1-9]\d*)x([1-9]\d*)')
 COUNTED = ('conv_macs', 'macs', 'flops', 'activations', 'size_note', 'count_note')  # the same for all dtypes
 NOTES = ('error', 'size_note', 'count_note', 'memory_note')
@@ -53,7 +55,11 @@ def benchmark(
     sizes: Sequence[str] = ('256x256',),
     dtypes: Sequence[str] = ('float32',),
     device: str = 'auto',
+    modes: Sequence[str] = ('inference',),
+    batch: int = 4,
     compiled: bool = False,
+    plain: bool = False,
+    keep_memory: bool = True,
     threads: int | None = None,
     warmup: int = 2,
     repeats: int = 10,
@@ -62,7 +68,7 @@ def benchmark(
     overwrite: bool = False,
     report: Report | None = None,
 ) -> BenchmarkSummary:
-    """Measure networks, one row for each with each size and dtype, and write the tables after every row.
+    """Measure networks, one row for each with each mode, size and dtype, and write the tables after every row.
 
     Args:
         networks: names of cards or of registered networks, option files, or ``all`` for all cards.
@@ -70,7 +76,11 @@ def benchmark(
         sizes: of the image, ``HxW`` in pixels.
         dtypes: keys of ``benchmark_row.DTYPES``.
         device: ``cpu``, ``cuda``, or ``auto`` for a GPU if there is one.
+        modes: ``inference``, ``training``: a step of the optimiser.
+        batch: images of a training step.
         compiled: measure each with torch.compile as well.
+        plain: measure each in its plain form as well (see ``Job``), in float32, to which the others are compared.
+        keep_memory: on the CPU, let freed memory stay with the process.
         threads: on the CPU; None leaves torch's choice.
         warmup: runs before the timed ones.
         repeats: timed runs.
@@ -88,17 +98,20 @@ def benchmark(
     chosen = choose_networks(networks)
     if device == 'auto':
         device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    _check(device, dtypes, threads, warmup, repeats, timeout)
+    _check(device, dtypes, modes, batch, threads, warmup, repeats, timeout)
     pixels = [parse_size(size) for size in dict.fromkeys(sizes)]
     scores, label = _psnr_of(chosen, psnr)
     out = _prepare(Path(out), overwrite)
+    ways = [('plain', 'float32', False)] if plain else []  # form, dtype, compiled
+    with_compiler = (False, True) if compiled else (False,)
+    ways += [('fast', dtype, way) for dtype in dict.fromkeys(dtypes) for way in with_compiler]
     jobs = [
-        (c, Job(c.network_g, c.imports, c.size_multiple, height, width, dtype, device, with_compiler, threads, warmup,
-                repeats, count=True))
+        (c, Job(c.network_g, c.imports, c.size_multiple, height, width, dtype, mode, form, batch, device, way,
+                threads, warmup, repeats, keep_memory, count=True))
         for c in chosen
+        for mode in dict.fromkeys(modes)
         for height, width in pixels
-        for dtype in dict.fromkeys(dtypes)
-        for with_compiler in ((False, True) if compiled else (False,))
+        for form, dtype, way in ways
     ]  # fmt: skip
     rows: list[Row] = []
     failed: list[Row] = []
@@ -108,7 +121,7 @@ def benchmark(
         figures = known | run_row(dataclasses.replace(job, count=not known), timeout)
         if 'macs' in figures:
             counts[network.label, job.height, job.width] = {k: figures[k] for k in COUNTED if k in figures}
-        row = _row(network, job, figures)
+        row = _compared(_row(network, job, figures), rows)
         rows.append(row)
         if 'error' in figures:
             failed.append(row)
@@ -137,7 +150,16 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def _check(device: str, dtypes: Sequence[str], threads: int | None, warmup: int, repeats: int, timeout: float) -> None:
+def _check(
+    device: str,
+    dtypes: Sequence[str],
+    modes: Sequence[str],
+    batch: int,
+    threads: int | None,
+    warmup: int,
+    repeats: int,
+    timeout: float,
+) -> None:
     if device not in ('cpu', 'cuda'):
         raise InputError(f"--device {device}: wanted 'cpu', 'cuda' or 'auto'")
     if device == 'cuda' and not torch.cuda.is_available():
@@ -145,7 +167,11 @@ def _check(device: str, dtypes: Sequence[str], threads: int | None, warmup: int,
     for dtype in dtypes:
         if dtype not in DTYPES:
             raise InputError(f'--dtypes {dtype}: wanted {", ".join(DTYPES)}{did_you_mean(dtype, DTYPES)}')
-    numbers = {'threads': (1 if threads is None else threads, 1), 'warmup': (warmup, 0), 'repeats': (repeats, 1)}
+    for mode in modes:
+        if mode not in MODES:
+            raise InputError(f'--modes {mode}: wanted {", ".join(MODES)}{did_you_mean(mode, MODES)}')
+    numbers = {'batch': (batch, 1), 'threads': (1 if threads is None else threads, 1)}
+    numbers |= {'warmup': (warmup, 0), 'repeats': (repeats, 1)}
     for name, (value, least) in numbers.items():
         if value < least:
             raise InputError(f'--{name} {value}: wanted a whole number from {least} up')
@@ -191,6 +217,8 @@ def _row(network: Chosen, job: Job, figures: Mapping[str, Any]) -> Row:
     return row | {
         'network': network.label,
         'size': f'{job.height}x{job.width}',
+        'mode': f'training, batch {job.batch}' if job.training else job.mode,
+        'form': job.form,
         'dtype': job.dtype,
         'device': job.device,
         'device_name': figures.get('device_name') or _processor(),
@@ -198,6 +226,21 @@ def _row(network: Chosen, job: Job, figures: Mapping[str, Any]) -> Row:
         'note': '; '.join(figures[key] for key in NOTES if key in figures),
         'complaints': figures.get('complaints', ''),
     }
+
+
+def _compared(row: Row, earlier: Sequence[Row]) -> Row:
+    """A row with its share of the machine's ceiling, and beside the plain form, if that was measured."""
+    alike = ('network', 'size', 'mode', 'device')
+    plain = next((r for r in earlier if r['form'] == 'plain' and all(r[k] == row[k] for k in alike)), {})
+    found = {}
+    if {'macs', 'latency_ms', 'gemm_gflops'} <= row.keys():
+        training = re.fullmatch(r'training, batch (\d+)', row['mode'])
+        macs = row['macs'] * (STEP_MACS * int(training[1]) if training else 1)
+        found['gemm_share'] = 2 * macs / (row['latency_ms'] / 1000) / (row['gemm_gflops'] * 1e9)
+    for name, key in (('times_plain', 'latency_ms'), ('memory_of_plain', 'peak_memory_mib')):
+        if row['form'] != 'plain' and row.get(key) and plain.get(key):
+            found[name] = plain[key] / row[key] if key == 'latency_ms' else row[key] / plain[key]
+    return row | {name: round(value, DECIMALS) for name, value in found.items()}
 
 
 def _processor() -> str:
@@ -223,10 +266,14 @@ def _about(rows: Sequence[Row], warmup: int, repeats: int) -> str:
 
 def row_text(row: Row) -> str:
     """Such as ``PReNet 256x256 float32 cpu: 812.40 ms, 63.1 MiB``."""
-    words = [row['network'], row['size'], row['dtype'], row['device'], *(['compiled'] if row['compiled'] else [])]
+    words = [row['network'], row['size'], row['dtype'], row['device']]
+    words += [row['mode']] if row['mode'] != 'inference' else []
+    words += ['plain form'] if row['form'] == 'plain' else []
+    words += ['compiled'] if row['compiled'] else []
     figures = [
         f'{row[key]:.2f} {unit}' for key, unit in (('latency_ms', 'ms'), ('peak_memory_mib', 'MiB')) if key in row
     ]
+    figures += [f'{row["times_plain"]:.2f} times as fast as the plain form'] if 'times_plain' in row else []
     return f'{" ".join(words)}: {", ".join([*figures, *filter(None, [row["note"]])])}'
 
 
@@ -249,6 +296,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         '--dtypes', nargs='+', default=['float32'], metavar='DTYPE', help='float32, bf16, fp16 (float32)'
     )
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda (auto)')
+    parser.add_argument(
+        '--modes', nargs='+', default=['inference'], metavar='MODE', help='inference, training: one step (inference)'
+    )
+    parser.add_argument('--batch', type=int, default=4, metavar='N', help='images of a training step (4)')
+    parser.add_argument(
+        '--plain', action='store_true', help="measure each in the papers' order of operations as well, and compare"
+    )
+    parser.add_argument('--no-keep-memory', action='store_true', help="leave the C library's allocator as it is")
     parser.add_argument('--compile', action='store_true', help='measure each with torch.compile as well')
     parser.add_argument('--threads', type=int, metavar='N', help="on the CPU (torch's choice)")
     parser.add_argument('--warmup', type=int, default=2, metavar='N', help='runs before the timed ones (2)')
@@ -260,7 +315,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--overwrite', action='store_true', help='replace the benchmark that is in DIR')
     args = parser.parse_args(argv)
     summary = benchmark(
-        args.networks, args.out, sizes=args.sizes, dtypes=args.dtypes, device=args.device, compiled=args.compile,
+        args.networks, args.out, sizes=args.sizes, dtypes=args.dtypes, device=args.device, modes=args.modes,
+        batch=args.batch, compiled=args.compile, plain=args.plain, keep_memory=not args.no_keep_memory,
         threads=args.threads, warmup=args.warmup, repeats=args.repeats, timeout=args.timeout, psnr=args.psnr,
         overwrite=args.overwrite, report=_print_row,
     )  # fmt: skip

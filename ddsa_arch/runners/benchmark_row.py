@@ -15,6 +15,7 @@ import threading
 import time
 import traceback
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TextIO
@@ -23,16 +24,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ddsa_arch.archs.blocks.plain_form import plain_form
 from ddsa_arch.archs.complexity import count_operations
-from ddsa_arch.models.restore import Recipe, restore
+from ddsa_arch.models.compiling import compile_for_training
+from ddsa_arch.models.optimisation import build_optimiser
+from ddsa_arch.models.restore import Recipe, final_output, restore
+from ddsa_arch.models.training_step import TrainingStep
+from ddsa_arch.ops.ceiling import Ceiling
 from ddsa_arch.ops.errors import InputError
 from ddsa_arch.ops.process_memory import PeakMemory, give_back_freed_memory
 from ddsa_arch.ops.tiling import tile_starts
 from ddsa_arch.runners.option_files import check_network, import_modules
 from ddsa_arch.runners.preflight import build_network
+from ddsa_arch.runners.process import keep_freed_memory
 
 DTYPES = {'float32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 MIB = 2**20
+AMP = {'float32': 'off', 'bf16': 'bf16', 'fp16': 'fp16'}  # train.amp
+LEARNING_RATE = 1e-4
 SEED = 0
 NO_MEMORY = ('out of memory', "can't allocate memory", 'not enough memory')  # what torch's errors say
 Emit = Callable[..., None]  # takes figures by their names
@@ -49,11 +58,15 @@ class Job:
         height: of the image.
         width: of the image.
         dtype: a key of ``DTYPES``; what is not float32 is mixed precision by autocast.
+        mode: ``inference``, or ``training``: a step of AdamW with the mean of absolute differences as the loss.
+        form: ``fast``, or ``plain``: the published order of operations, channels not last, the process not set up.
+        batch: images of a training step.
         device: ``cpu`` or ``cuda``.
         compiled: by torch.compile.
         threads: on the CPU; None leaves torch's choice.
         warmup: runs before the timed ones.
         repeats: timed runs.
+        keep_memory: whether freed memory stays with the process; never in the plain form.
         count: whether operations are counted too.
     """
 
@@ -63,16 +76,32 @@ class Job:
     height: int
     width: int
     dtype: str
+    mode: str
+    form: str
+    batch: int
     device: str
     compiled: bool
     threads: int | None
     warmup: int
     repeats: int
+    keep_memory: bool
     count: bool
 
     @property
     def recipe(self) -> Recipe:
         return Recipe(size_multiple=self.size_multiple)
+
+    @property
+    def plain(self) -> bool:
+        return self.form == 'plain'
+
+    @property
+    def training(self) -> bool:
+        return self.mode == 'training'
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        return torch.contiguous_format if self.plain else torch.channels_last
 
 
 def measure(job: Job, emit: Emit) -> None:
@@ -90,20 +119,27 @@ def measure(job: Job, emit: Emit) -> None:
         torch.set_num_threads(job.threads)
     on_gpu = job.device == 'cuda'
     emit(device_name=torch.cuda.get_device_name() if on_gpu else '', threads=torch.get_num_threads())
+    if job.keep_memory and not job.plain and not on_gpu:
+        keep_freed_memory(of_any_size=job.training)
     torch.manual_seed(SEED)
-    rain = torch.rand(1, 3, job.height, job.width).to(job.device, memory_format=torch.channels_last)
+    images = job.batch if job.training else 1
+    rain = torch.rand(images, 3, job.height, job.width).to(job.device, memory_format=job.memory_format)
     _check_dtype(job)
+    ceiling = Ceiling(job.device, DTYPES[job.dtype])
+    emit(copy_gbs=ceiling.copy_rate() / 1e9)
     memory = PeakMemory()
     give_back_freed_memory()
     start = memory.now()
     net = _build(job)
     emit(parameters=sum(p.numel() for p in net.parameters()))
 
+    work = _training_step(job, net, rain) if job.training else lambda: restore(net, rain, job.recipe)
+
     def run() -> float:
-        """Seconds of one image."""
+        """Seconds of one image, or of one step."""
         began = time.perf_counter()
-        with _autocast(job):
-            restore(net, rain, job.recipe)
+        with _autocast(job), plain_form() if job.plain else contextlib.nullcontext():
+            work()
         if on_gpu:
             torch.cuda.synchronize()
         return time.perf_counter() - began
@@ -112,7 +148,7 @@ def measure(job: Job, emit: Emit) -> None:
         torch.cuda.synchronize()
     if job.compiled:
         try:
-            net.compile()
+            compile_for_training(net) if job.training else net.compile()
             emit(compile_s=run())
         except Exception as error:
             if _is_out_of_memory(error):
@@ -129,17 +165,24 @@ def measure(job: Job, emit: Emit) -> None:
         memory.reset()
     for _ in range(job.warmup):
         run()
-    milliseconds = np.array([run() for _ in range(job.repeats)]) * 1000
+    seconds, rates = [], []
+    for _ in range(job.repeats):  # in turn, as the speed of a machine that others use too changes
+        rates.append(ceiling.product_rate())
+        seconds.append(run())
+    milliseconds = np.array(seconds) * 1000
     median = float(np.median(milliseconds))
-    emit(latency_ms=median, latency_p95_ms=float(np.percentile(milliseconds, 95)), images_per_second=1000 / median)
+    emit(
+        latency_ms=median, latency_p95_ms=float(np.percentile(milliseconds, 95)),
+        images_per_second=1000 * images / median, gemm_gflops=float(np.median(rates)) / 1e9,
+    )  # fmt: skip
     if on_gpu:
-        emit(peak_memory_mib=torch.cuda.max_memory_allocated() / MIB)
+        emit(peak_memory_mib=(torch.cuda.max_memory_allocated() - ceiling.bytes) / MIB)
     elif start is not None:
         emit(peak_memory_mib=(memory.peak() - start) / MIB)
     if not on_gpu and memory.source != 'VmHWM':
         emit(memory_note='peak memory by ru_maxrss' if memory.source else 'peak memory unknown on this system')
     if job.count:
-        del net
+        del net, work
         _count(job, rain, emit)
 
 
@@ -147,11 +190,24 @@ def _build(job: Job) -> nn.Module:
     """The network, as ``ddsa derain`` has it."""
     torch.manual_seed(SEED)
     net = build_network(check_network(job.network_g))
-    return net.to(job.device, memory_format=torch.channels_last).eval()
+    return net.to(job.device, memory_format=job.memory_format).train(job.training)
+
+
+def _training_step(job: Job, net: nn.Module, rain: Tensor) -> Callable[[], object]:
+    """A step of AdamW on one batch, again and again."""
+    optimiser = build_optimiser('AdamW', net.parameters(), lr=LEARNING_RATE)
+    step = TrainingStep(net, optimiser, {'amp': AMP[job.dtype]}, torch.device(job.device))
+
+    def losses(outputs: object, target: Tensor) -> OrderedDict[str, Tensor]:
+        return OrderedDict(difference=(final_output(outputs) - target).abs().mean())
+
+    return lambda: step.run(1, rain, rain, losses)
 
 
 def _autocast(job: Job) -> contextlib.AbstractContextManager:
-    return contextlib.nullcontext() if job.dtype == 'float32' else torch.autocast(job.device, DTYPES[job.dtype])
+    # a training step casts for itself
+    off = job.dtype == 'float32' or job.training
+    return contextlib.nullcontext() if off else torch.autocast(job.device, DTYPES[job.dtype])
 
 
 def _weights(net: nn.Module) -> int:
@@ -171,7 +227,7 @@ def _check_dtype(job: Job) -> None:
     try:
         with torch.inference_mode(), warnings.catch_warnings():
             warnings.simplefilter('ignore')
-            with _autocast(job):
+            with contextlib.nullcontext() if wanted is torch.float32 else torch.autocast(job.device, wanted):
                 got = layer(image).dtype
     except RuntimeError as error:
         raise InputError(f'torch {torch.__version__} has no {job.dtype} on this {job.device}: {error}') from error
@@ -196,7 +252,7 @@ def tiles_of(net: nn.Module, recipe: Recipe, height: int, width: int) -> tuple[i
 
 def _count(job: Job, rain: Tensor, emit: Emit) -> None:
     """Count on a network that was not compiled, and after memory was measured, as it is one more run."""
-    net = _build(job)
+    net = _build(job).eval()
     height, width, tiles = tiles_of(net, job.recipe, job.height, job.width)
     image = torch.rand(1, 3, height, width).to(rain)
     try:

@@ -18,6 +18,7 @@ from ddsa_arch.ops.errors import InputError
 from ddsa_arch.ops.images import IMAGE_SUFFIXES, images_by_stem, read_image, write_image
 from ddsa_arch.runners.option_files import check_network
 from ddsa_arch.runners.preflight import build_network
+from ddsa_arch.runners.process import keep_freed_memory, torch_settings
 
 
 def load_network(weights: str | Path, device: str = 'auto') -> nn.Module:
@@ -101,7 +102,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--weights', required=True, metavar='FILE', help='weight file written by ddsa train')
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda, mps (default: auto)')
     parser.add_argument('--overwrite', action='store_true', help='replace files that are there')
+    parser.add_argument('--threads', type=int, metavar='N', help="on the CPU (torch's choice, one for each core)")
+    parser.add_argument('--tf32', action='store_true', help='on NVIDIA GPUs: faster, 10 bits of mantissa')
+    parser.add_argument('--no-keep-memory', action='store_true', help="leave the C library's allocator as it is")
     args = parser.parse_args(argv)
-    written = derain_files(args.inputs, args.out, args.weights, args.device, args.overwrite)
+    if args.threads is not None and args.threads < 1:
+        raise InputError(f'--threads {args.threads}: wanted a whole number from 1 up')
+    if not args.no_keep_memory:
+        keep_freed_memory(of_any_size=False)
+    with torch_settings(args.tf32, False, args.threads):
+        written = derain_files(args.inputs, args.out, args.weights, args.device, args.overwrite)
     print(f'{len(written)} derained in {args.out}')
     return 0

@@ -13,6 +13,7 @@ import torch
 from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY
 
 from ddsa_arch.compat import REPAIRS
+from ddsa_arch.runners.process import can_keep_memory
 
 PACKAGES = (
     'ddsa_arch', 'basicsr', 'torch', 'torchvision', 'mmengine', 'numpy', 'opencv-python', 'lmdb', 'scipy', 'brisque'
@@ -27,6 +28,7 @@ def diagnose() -> dict[str, list[str]]:
         'versions': [f'python {platform.python_version()} on {platform.platform()}', *map(_version, PACKAGES)],
         'basicsr': [_basicsr()],
         'devices': _devices(),
+        'set up by the commands, for their own process': _settings(),
         'repaired': list(REPAIRS) or ['nothing needed it'],
         'registered here': [f'{r._name}: {", ".join(_ours(r))}' for r in REGISTRIES],
         'registered in all': [f'{r._name}: {len(r.keys())}' for r in REGISTRIES],
@@ -57,6 +59,17 @@ def _devices() -> list[str]:
     if not torch.cuda.is_available():
         found.append('GPU: none that torch sees' + ('' if torch.version.cuda else ' (a CPU build of torch)'))
     return found
+
+
+def _settings() -> list[str]:
+    kept = 'stays with the process' if can_keep_memory() else 'goes back to the system: only glibc can keep it'
+    return [
+        f"memory that is freed on the CPU: {kept} (as it is: 'keep_memory: false', --no-keep-memory)",
+        f"threads on the CPU: {torch.get_num_threads()}, torch's choice ('threads', --threads)",
+        "memory format of train and test: that of 'channels_last'; of derain: channels_last",
+        "TF32 on GPUs: off ('tf32', --tf32)",
+        "cuDNN chooses by measured time: on ('cudnn_benchmark: false', 'deterministic: true')",
+    ]
 
 
 def _ours(registry: object) -> list[str]:

@@ -37,7 +37,7 @@ from ddsa_arch.ops.errors import InputError, clear_message
 from ddsa_arch.runners.option_files import load_options
 from ddsa_arch.runners.options import to_yaml
 from ddsa_arch.runners.preflight import check_run, drop_missing_sets
-from ddsa_arch.runners.process import TIMEOUT, detect_launcher, keep_freed_memory, process_group, set_precision
+from ddsa_arch.runners.process import TIMEOUT, detect_launcher, keep_freed_memory, process_group, torch_settings
 from ddsa_arch.runners.progress import Progress
 from ddsa_arch.runners.resume import resume_state
 
@@ -99,12 +99,12 @@ def run(
     launcher = detect_launcher(launcher)
     use_gpu = options['num_gpu'] > 0
     if options['keep_memory'] and not use_gpu:
-        keep_freed_memory()
+        keep_freed_memory(of_any_size=is_train)
     distribution = options.get('dist_params', {})
     group = process_group(
         launcher, use_gpu and torch.cuda.is_available(), distribution.get('port'), distribution.get('timeout', TIMEOUT)
     )
-    with group, set_precision(options['tf32'], options['deterministic']):
+    with group, torch_settings(options['tf32'], options['deterministic'], options['threads']):
         options['dist'] = launcher != 'none'
         options['rank'], options['world_size'] = get_dist_info()
         set_random_seed(options['manual_seed'] + options['rank'])
@@ -195,7 +195,8 @@ def _replaced(
         run repeats the images of its epoch."""
         for report in resumed['reports']:
             logger.warning(report)
-        torch.backends.cudnn.benchmark &= not opt['deterministic']  # BasicSR turns it on; it picks by measured time
+        # BasicSR turns it on; it picks by measured time
+        torch.backends.cudnn.benchmark &= opt['cudnn_benchmark'] and not opt['deterministic']
         return _train_and_val_loaders(opt, sets, logger, resumed['state'])
 
     replacements: dict[ModuleType, dict[str, Callable]] = {

@@ -18,23 +18,35 @@ from ddsa_arch.ops.errors import InputError
 
 # mallopt parameters of glibc's malloc.h
 M_TRIM_THRESHOLD = -1
+M_MMAP_THRESHOLD = -3
 M_MMAP_MAX = -4
 LARGEST_INT = 2**31 - 1
+MOST_KEPT = 2**25  # bytes of a block: the largest M_MMAP_THRESHOLD that glibc takes
 CUBLAS_VARIABLE = 'CUBLAS_WORKSPACE_CONFIG'  # without it cuBLAS refuses to be deterministic
 PR_SET_PDEATHSIG = 1  # of Linux's sys/prctl.h
 TIMEOUT = 30.0  # minutes that a process waits for the others
 
 
-def keep_freed_memory() -> bool:
+def can_keep_memory() -> bool:
+    """Whether ``keep_freed_memory`` has an effect here."""
+    return platform.libc_ver()[0] == 'glibc'
+
+
+def keep_freed_memory(of_any_size: bool = True) -> bool:
     """Let the process keep the memory that tensors free; True where that is possible (glibc).
 
     By default every large tensor is a fresh mapping whose pages fault in one by one, which costs a training step on
     the CPU a third of its time.
+
+    Args:
+        of_any_size: False gives tensors of more than 32 MiB back, as the pieces that they leave would not fit the next
+            image when images have many sizes. The strips of an image stay below that.
     """
-    if platform.libc_ver()[0] != 'glibc':
+    if not can_keep_memory():
         return False
     libc = ctypes.CDLL(None)
-    return bool(libc.mallopt(M_MMAP_MAX, 0)) and bool(libc.mallopt(M_TRIM_THRESHOLD, LARGEST_INT))
+    kept = libc.mallopt(M_MMAP_MAX, 0) if of_any_size else libc.mallopt(M_MMAP_THRESHOLD, MOST_KEPT)
+    return bool(kept) and bool(libc.mallopt(M_TRIM_THRESHOLD, LARGEST_INT))
 
 
 def detect_launcher(launcher: str) -> str:
@@ -97,13 +109,15 @@ def _end_with_parent() -> None:
 
 
 @contextlib.contextmanager
-def set_precision(tf32: bool, deterministic: bool) -> Iterator[None]:
-    """Choose how exactly CUDA computes, for the time of the block.
+def torch_settings(tf32: bool, deterministic: bool, threads: int | None) -> Iterator[None]:
+    """Choose how exactly CUDA computes and how many threads compute on the CPU, for the time of the block.
 
     Args:
         tf32: multiply float32 matrices and convolve in TF32.
         deterministic: algorithms that give the same bits in every run; an operation that has none raises.
+        threads: None leaves torch's choice.
     """
+    threads_before = torch.get_num_threads()
     before = (
         torch.backends.cuda.matmul.allow_tf32,
         torch.backends.cudnn.allow_tf32,
@@ -112,6 +126,8 @@ def set_precision(tf32: bool, deterministic: bool) -> Iterator[None]:
     )
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
     torch.use_deterministic_algorithms(deterministic)
+    if threads:
+        torch.set_num_threads(threads)
     if deterministic:
         os.environ[CUBLAS_VARIABLE] = ':4096:8'
     try:
@@ -119,6 +135,7 @@ def set_precision(tf32: bool, deterministic: bool) -> Iterator[None]:
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before[:2]
         torch.use_deterministic_algorithms(before[2])
+        torch.set_num_threads(threads_before)
         if before[3] is None:
             os.environ.pop(CUBLAS_VARIABLE, None)
 

@@ -136,7 +136,9 @@ OPTIONS: Section = {
     'channels_last': Key(bool, False, 'Keep channels next to each other in memory; faster on CPUs and tensor cores.'),
     'tf32': Key(bool, False, 'On NVIDIA GPUs, multiply float32 matrices in TF32: faster, 10 bits of mantissa.'),
     'deterministic': Key(bool, False, 'Algorithms that give the same bits in every run, on a GPU too; slower there.'),
+    'cudnn_benchmark': Key(bool, True, 'On NVIDIA GPUs, time the algorithms of each new shape and take the fastest.'),
     'keep_memory': Key(bool, True, 'On a CPU under Linux, let freed memory stay with the process; 1.4 times faster.'),
+    'threads': Key(int, None, "Threads that compute on the CPU; none is torch's choice, one for each core.", minimum=1),
     'imports': Key(list, None, 'Modules of your own, imported first, which register networks or other parts.'),
     'find_unused_parameters': Key(bool, False, 'For networks that leave parameters unused, in several processes.'),
     'dist_params': {

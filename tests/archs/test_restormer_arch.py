@@ -27,7 +27,8 @@ def tiny(**changes):
 
 def cost(form):
     """Multiply-adds at 256 x 256 by kind of operator."""
-    with form, FlopCounterMode(display=False) as counter:  # with gradients, as the counter does not know the fused operators
+    # with gradients, as the counter does not know the fused operators
+    with form, FlopCounterMode(display=False) as counter:
         Restormer()(torch.rand(1, 3, 32, 32))
     pixels = 256 * 256 // (32 * 32)  # published for 256 x 256; a flop is half a multiplication and addition
     return {str(kind): flops * pixels // 2 for kind, flops in counter.get_flop_counts()['Global'].items()}

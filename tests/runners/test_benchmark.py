@@ -12,6 +12,7 @@ import torch
 import yaml
 from basicsr.utils.registry import ARCH_REGISTRY
 
+from ddsa_arch.archs.blocks.plain_form import is_plain
 from ddsa_arch.archs.cards import CARDS, published_scores
 from ddsa_arch.archs.complexity import complexity
 from ddsa_arch.ops.errors import InputError
@@ -100,8 +101,9 @@ def toys(workplace, monkeypatch):
 def job(network_g, **changes):
     given = {
         'imports': [MODULE] if network_g['type'].startswith('Toy') else None, 'size_multiple': None, 'height': 16,
-        'width': 24, 'dtype': 'float32', 'device': 'cpu', 'compiled': False, 'threads': None, 'warmup': 1,
-        'repeats': 2, 'count': True,
+        'width': 24, 'dtype': 'float32', 'mode': 'inference', 'form': 'fast', 'batch': 2, 'device': 'cpu',
+        'compiled': False, 'threads': None, 'warmup': 1,
+        'repeats': 2, 'keep_memory': False, 'count': True,
     }  # fmt: skip
     return Job(network_g, **given | changes)
 
@@ -219,6 +221,8 @@ def test_the_file_of_a_published_network_has_its_score(repository):
         (['PRN', '--sizes', '64'], '--sizes 64: wanted HxW in pixels, such as 256x256'),
         (['PRN', '--sizes', '0x64'], '--sizes 0x64: wanted HxW'),
         (['PRN', '--dtypes', 'bf15'], "--dtypes bf15: wanted float32, bf16, fp16; did you mean 'bf16'?"),
+        (['PRN', '--modes', 'trainin'], "--modes trainin: wanted inference, training; did you mean 'training'?"),
+        (['PRN', '--batch', '0'], '--batch 0: wanted a whole number from 1 up'),
         (['PRN', '--device', 'tpu'], '--device tpu: wanted'),
         (['PRN', '--repeats', '0'], '--repeats 0: wanted a whole number from 1 up'),
         (['PRN', '--threads', '0'], '--threads 0: wanted'),
@@ -286,6 +290,41 @@ def test_a_killed_row_has_a_note_and_the_others_go_on(toys, workplace, capsys):
     assert run_main('ddsa_arch.runners.benchmark', arguments) == 2
     assert 'is there already; give --overwrite or another folder' in capsys.readouterr().err
     assert (out / 'benchmark.csv').read_bytes() == before
+
+
+def test_the_fast_form_stands_beside_the_plain_one(toys, workplace, capsys):
+    tiny = toys('tiny', type='DDSANet', dim=8, blocks=[1] * 5)
+    out = workplace / 'out'
+    arguments = [tiny, '--sizes', '32x40', '--modes', 'inference', 'training', '--batch', '2', '--plain']
+    assert main([*arguments, '--warmup', '1', '--repeats', '2', '-o', str(out)]) == 0
+    rows = read_rows(out)
+    assert [(row['mode'], row['form']) for row in rows] == [
+        ('inference', 'plain'), ('inference', 'fast'), ('training, batch 2', 'plain'), ('training, batch 2', 'fast')
+    ]  # fmt: skip
+    for row, plain, passes in zip(rows, [rows[0], rows[0], rows[2], rows[2]], (1, 1, 6, 6), strict=True):
+        seconds, rate = float(row['latency_ms']) / 1000, float(row['gemm_gflops']) * 1e9
+        share = 2 * passes * int(row['macs']) / seconds / rate
+        assert float(row['gemm_share']) == pytest.approx(share, abs=1e-4)
+        if row is not plain:
+            assert float(row['times_plain']) == pytest.approx(float(plain['latency_ms']) / seconds / 1000, abs=1e-3)
+        else:
+            assert (row['times_plain'], row['memory_of_plain']) == ('', '')
+    assert rows[0]['macs'] == rows[3]['macs']
+    assert '| speed over the plain form |' in (out / 'benchmark.md').read_text(encoding='utf-8')
+    assert 'training, batch 2 plain form: ' in capsys.readouterr().out
+
+
+def test_a_plain_row_runs_the_plain_form_in_the_usual_layout(monkeypatch):
+    seen = []
+
+    def look(net, rain, recipe):
+        seen.append((is_plain(), rain.is_contiguous(), rain.is_contiguous(memory_format=torch.channels_last)))
+        return rain
+
+    monkeypatch.setattr('ddsa_arch.runners.benchmark_row.restore', look)
+    for form in ('plain', 'fast'):
+        measured(PRN, form=form, warmup=0, repeats=1, count=False)
+    assert seen == [(True, True, False), (False, False, True)]
 
 
 def test_operations_are_counted_once_for_all_dtypes_and_old_plots_go(workplace, capsys):

@@ -24,7 +24,8 @@ from ddsa_arch.archs.blocks.feedforward import FeedForward
 from ddsa_arch.archs.blocks.fused import conv_add_
 from ddsa_arch.archs.blocks.plain_form import is_plain
 
-STRIP_PIXELS = {'cpu': 2**17}  # by kind of device: 128 channels of float32 are 64 MiB
+# by kind of device; 128 channels of float32 stay below 32 MiB, which the C library can keep for the next strip
+STRIP_PIXELS = {'cpu': 60_000}
 OTHER_STRIP_PIXELS = 2**20
 KEPT_VALUES = 2**28  # bytes; larger values of an attention are computed twice instead of kept
 EVEN = 2  # rows of a strip are a multiple of it, as some layers halve the resolution
