@@ -293,7 +293,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument('--sizes', nargs='+', default=['256x256'], metavar='HxW', help='of the image (256x256)')
     parser.add_argument(
-        '--dtypes', nargs='+', default=['float32'], metavar='DTYPE', help='float32, bf16, fp16 (float32)'
+        '--dtypes', nargs='+', default=['float32'], metavar='DTYPE', help='float32, tf32, bf16, fp16 (float32)'
     )
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda (auto)')
     parser.add_argument(

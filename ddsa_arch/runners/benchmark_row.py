@@ -36,11 +36,11 @@ from ddsa_arch.ops.process_memory import PeakMemory, give_back_freed_memory
 from ddsa_arch.ops.tiling import tile_starts
 from ddsa_arch.runners.option_files import check_network, import_modules
 from ddsa_arch.runners.preflight import build_network
-from ddsa_arch.runners.process import keep_freed_memory
+from ddsa_arch.runners.process import keep_freed_memory, torch_settings
 
-DTYPES = {'float32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
+DTYPES = {'float32': torch.float32, 'tf32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 MIB = 2**20
-AMP = {'float32': 'off', 'bf16': 'bf16', 'fp16': 'fp16'}  # train.amp
+AMP = {'float32': 'off', 'tf32': 'off', 'bf16': 'bf16', 'fp16': 'fp16'}  # train.amp
 LEARNING_RATE = 1e-4
 SEED = 0
 NO_MEMORY = ('out of memory', "can't allocate memory", 'not enough memory')  # what torch's errors say
@@ -57,7 +57,7 @@ class Job:
         size_multiple: of H and W, where the network does not say itself.
         height: of the image.
         width: of the image.
-        dtype: a key of ``DTYPES``; what is not float32 is mixed precision by autocast.
+        dtype: a key of ``DTYPES``; those of 16 bits are mixed precision by autocast.
         mode: ``inference``, or ``training``: a step of AdamW with the mean of absolute differences as the loss.
         form: ``fast``, or ``plain``: the published order of operations, channels not last, the process not set up.
         batch: images of a training step.
@@ -115,8 +115,13 @@ def measure(job: Job, emit: Emit) -> None:
         InputError: what the network, the device or this torch cannot do.
     """
     import_modules(job.imports)
-    if job.threads:
-        torch.set_num_threads(job.threads)
+    if job.dtype == 'tf32' and job.device != 'cuda':
+        raise InputError(f'there is no tf32 on this {job.device}; it is a mode of NVIDIA GPUs')
+    with torch_settings(job.dtype == 'tf32', False, job.threads):
+        _measure(job, emit)
+
+
+def _measure(job: Job, emit: Emit) -> None:
     on_gpu = job.device == 'cuda'
     emit(device_name=torch.cuda.get_device_name() if on_gpu else '', threads=torch.get_num_threads())
     if job.keep_memory and not job.plain and not on_gpu:
@@ -206,7 +211,7 @@ def _training_step(job: Job, net: nn.Module, rain: Tensor) -> Callable[[], objec
 
 def _autocast(job: Job) -> contextlib.AbstractContextManager:
     # a training step casts for itself
-    off = job.dtype == 'float32' or job.training
+    off = DTYPES[job.dtype] is torch.float32 or job.training
     return contextlib.nullcontext() if off else torch.autocast(job.device, DTYPES[job.dtype])
 
 

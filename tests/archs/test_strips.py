@@ -118,6 +118,14 @@ def test_training_compilers_and_tracers_see_whole_images():
         assert in_strips()
 
 
+def test_a_traced_network_holds_none_of_the_fused_operators():
+    """It is to run elsewhere."""
+    net = build('DDSANet')
+    with torch.no_grad():
+        traced = torch.jit.trace(net, torch.rand(1, 3, 16, 16))
+        assert 'mkldnn' not in str(traced.inlined_graph)
+
+
 @pytest.mark.parametrize(('height', 'width', 'pixels'), SIZES)
 def test_every_row_stands_in_one_strip(height, width, pixels):
     with strips_of(pixels):

@@ -220,7 +220,7 @@ def test_the_file_of_a_published_network_has_its_score(repository):
         (['none.yml'], 'no option file none.yml'),
         (['PRN', '--sizes', '64'], '--sizes 64: wanted HxW in pixels, such as 256x256'),
         (['PRN', '--sizes', '0x64'], '--sizes 0x64: wanted HxW'),
-        (['PRN', '--dtypes', 'bf15'], "--dtypes bf15: wanted float32, bf16, fp16; did you mean 'bf16'?"),
+        (['PRN', '--dtypes', 'bf15'], "--dtypes bf15: wanted float32, tf32, bf16, fp16; did you mean 'bf16'?"),
         (['PRN', '--modes', 'trainin'], "--modes trainin: wanted inference, training; did you mean 'training'?"),
         (['PRN', '--batch', '0'], '--batch 0: wanted a whole number from 1 up'),
         (['PRN', '--device', 'tpu'], '--device tpu: wanted'),
@@ -312,6 +312,11 @@ def test_the_fast_form_stands_beside_the_plain_one(toys, workplace, capsys):
     assert rows[0]['macs'] == rows[3]['macs']
     assert '| speed over the plain form |' in (out / 'benchmark.md').read_text(encoding='utf-8')
     assert 'training, batch 2 plain form: ' in capsys.readouterr().out
+
+
+def test_tf32_is_refused_on_a_cpu():
+    with pytest.raises(InputError, match='there is no tf32 on this cpu'):
+        measured(PRN, dtype='tf32')
 
 
 def test_a_plain_row_runs_the_plain_form_in_the_usual_layout(monkeypatch):

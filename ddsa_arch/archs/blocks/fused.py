@@ -18,7 +18,9 @@ ACTIVATIONS = {'none': lambda x: x, 'relu': F.relu, 'gelu': F.gelu}
 
 
 def can_fuse(x: Tensor) -> bool:
-    """Whether oneDNN's fusions take this tensor now: they have no gradient and no autocast."""
+    """Whether oneDNN's fusions take this tensor now: they have no gradient and no autocast, and no compiler's name."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
     return (
         x.device.type == 'cpu'
         and x.dtype == torch.float32
