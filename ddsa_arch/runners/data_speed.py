@@ -15,9 +15,13 @@ from ddsa_arch.data.paired_rain_dataset import PairedRainDataset
 from ddsa_arch.ops.errors import InputError
 from ddsa_arch.ops.pairing import find_sides
 from ddsa_arch.ops.tables import markdown_table
+from ddsa_arch.runners.benchmark_networks import choose_networks
+from ddsa_arch.runners.benchmark_process import run_row
+from ddsa_arch.runners.benchmark_row import Job
 
 ROUNDS = 3  # the sets take turns, so that a busy moment of the machine meets all of them
 BATCH = 16
+TIME_LIMIT = 600.0  # seconds for a network
 WARM_UP = 2  # batches before the clock starts: processes start, files come into memory
 
 
@@ -64,14 +68,43 @@ def _time(dataset: Dataset, workers: int, pairs: int) -> float:
     return (time.perf_counter() - start) / read
 
 
+def training_speed(network: str, crop: int, batch: int) -> float:
+    """Pairs per second on which a network trains on this machine, patches of one size in memory.
+
+    Args:
+        network: see ``ddsa benchmark``.
+        crop: side of the patches in pixels.
+        batch: patches of a step.
+
+    Raises:
+        InputError: no such network, or it could not be measured.
+    """
+    (chosen,) = choose_networks([network])
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    job = Job(
+        chosen.network_g, chosen.imports, chosen.size_multiple, crop, crop, 'float32', 'training', 'fast', batch,
+        device, compiled=False, threads=None, warmup=2, repeats=5, keep_memory=True, count=False,
+    )  # fmt: skip
+    figures = run_row(job, TIME_LIMIT)
+    if 'images_per_second' not in figures:
+        raise InputError(f'--network {network}: could not be measured: {figures["error"]}')
+    return figures['images_per_second']
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('sets', nargs='+', metavar='SET', help='folder with input.lmdb and target.lmdb, or with images')
     parser.add_argument('--workers', nargs='+', type=int, default=[0, 1, 2], help='loading processes (default: 0 1 2)')
     parser.add_argument('--crop', type=int, default=128, help='side of the patches in pixels (default: 128)')
+    parser.add_argument('--network', metavar='NAME', help='compare with what a network takes in training')
+    parser.add_argument('--batch', type=int, default=4, help='patches of its training step (default: 4)')
     parser.add_argument('--pairs', type=int, default=400, help='read in each of three rounds (default: 400)')
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.batch < 1:
+        raise InputError(f'--batch {args.batch}: wanted a whole number from 1 up')
+    if args.network:
+        choose_networks([args.network])  # wrong names are found before the sets are read
     speeds = reading_speeds(args.sets, args.workers, args.crop, args.pairs)
     rows = []
     first = str(args.sets[0])
@@ -80,4 +113,9 @@ def run(args: argparse.Namespace) -> int:
         rows.append((place, *(f'{speeds[place, n]:.1f} ({ratio:.2f})' for n, ratio in ratios.items())))
     print(f'pairs/s at crop {args.crop}, median of {ROUNDS} rounds, and the ratio to the first set')
     print(markdown_table(rows, ('set', *(f'{n} workers' for n in args.workers))))
+    if args.network:
+        taken = training_speed(args.network, args.crop, args.batch)
+        print(f'{args.network} trains on {taken:.2f} pairs/s (batch {args.batch}); so many times as many are read:')
+        cells = [(place, *(f'{speeds[place, n] / taken:.1f}' for n in args.workers)) for place in map(str, args.sets)]
+        print(markdown_table(cells, ('set', *(f'{n} workers' for n in args.workers))))
     return 0

@@ -35,10 +35,28 @@ def test_table_has_ratios_to_the_first_set(places, capsys):
     assert float(ratio) == pytest.approx(float(speed) / float(first.split('|')[2].split()[0]), abs=0.02)
 
 
+def test_reading_is_compared_with_what_a_network_takes(places, tmp_path, capsys):
+    path = tmp_path / 'tiny.yml'
+    path.write_text('name: tiny\nnetwork_g: {type: DDSANet, dim: 8, blocks: [1, 1, 1, 1, 1]}\n', encoding='utf-8')
+    arguments = ['data', 'speed', *places, '--workers', '0', '--crop', '16', '--pairs', '20']
+    assert cli.main([*arguments, '--network', str(path), '--batch', '2']) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (told,) = [number for number, line in enumerate(lines) if line.startswith(f'{path} trains on ')]
+    taken = float(lines[told].split(' trains on ')[1].split()[0])
+    read = [float(line.split('|')[2].split()[0]) for line in lines[told - 2 : told]]
+    ratios = [float(line.split('|')[2]) for line in lines[-2:]]
+    assert ratios == pytest.approx([speed / taken for speed in read], rel=0.05, abs=0.06)
+
+
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
         (['absent'], 'SET: no set in absent; wanted input.lmdb and target.lmdb there, or folders input and target'),
+        (['absent', '--batch', '0'], '--batch 0: wanted a whole number from 1 up'),
+        (
+            ['absent', '--network', 'DDSANe'],
+            "no network 'DDSANe'; did you mean 'DDSANet'? (or give an option file, .yml)",
+        ),
         (['absent', '--workers', '-1'], '--workers -1 --crop 128 --pairs 400: wanted at least 0, 1 and 1'),
     ],
 )
