@@ -25,7 +25,7 @@ from ddsa_arch.archs.blocks.fused import conv, conv_add_
 from ddsa_arch.archs.blocks.gated_feedforward import gated_strip
 from ddsa_arch.archs.blocks.norm import ChannelLayerNorm
 from ddsa_arch.archs.blocks.resample import Downsample, Upsample
-from ddsa_arch.archs.blocks.strips import fuse, in_strips, join, run_block, run_blocks, through, with_room
+from ddsa_arch.archs.blocks.strips import embed, fuse, in_strips, join, run_block, run_blocks, through
 
 RES2NET_SCALE = 3  # "we set the scale dimension to 3", section 2.3
 WIDTH_MULTIPLE = 8 * RES2NET_SCALE  # hidden widths that split in 3 and suit the hardware (our choice)
@@ -342,7 +342,7 @@ class DDSANet(nn.Module):
         self.output = nn.Conv2d(dim * 2, in_channels, 3, padding=1, bias=bias)
 
     def forward(self, rain: Tensor) -> Tensor:
-        room, x1 = with_room(through(self.embed, rain, 1))
+        room, x1 = embed(self.embed, rain, self.embed.out_channels)
         x1 = run_blocks(self.encoder1, run_blocks(self.encoder0, x1))  # (B, dim, H, W)
         x2 = run_blocks(self.encoder2, through(self.down12, x1, 2))  # (B, 2 dim, H/2, W/2)
         x3 = run_blocks(self.encoder3, through(self.down23, x2, 2))  # (B, 4 dim, H/4, W/4)

@@ -22,7 +22,7 @@ from ddsa_arch.archs.blocks.fused import ALIGNMENT, aligned, conv, conv_add_
 from ddsa_arch.archs.blocks.gated_feedforward import hidden_width
 from ddsa_arch.archs.blocks.plain_form import is_plain
 from ddsa_arch.archs.blocks.precision import full_precision
-from ddsa_arch.archs.blocks.strips import in_strips, layout, strips, through
+from ddsa_arch.archs.blocks.strips import in_strips, layout, strips, through, with_room
 from ddsa_arch.archs.blocks.transformer_unet import TransformerUNet, check_residual
 from ddsa_arch.archs.blocks.transposed_attention import MDTA, TransformerBlock, norm_has_bias
 
@@ -355,4 +355,4 @@ class DRSformer(TransformerUNet):
 
     def forward(self, rain: Tensor) -> Tensor:
         x = self.encoder_level0(through(self.patch_embed, rain, 1))  # (B, dim, H, W)
-        return rain + through(self.output, self.refinement(self.levels(x)), 1)
+        return rain + through(self.output, self.refinement(self.levels(*with_room(x))), 1)

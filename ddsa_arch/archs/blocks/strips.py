@@ -233,19 +233,38 @@ def through(
     return out
 
 
-def with_room(x: Tensor) -> tuple[Tensor | None, Tensor]:
-    """Features that ``join`` will need, and the room for what it puts before them; None where it needs none.
+def embed(layer: nn.Module, x: Tensor, channels: int) -> tuple[Tensor | None, Tensor]:
+    """layer(x), with the room for what ``join`` puts before it.
+
+    Args:
+        layer: sees 1 pixel around each.
+        x: ``(B, C, H, W)``.
+        channels: of layer(x).
 
     Returns:
-        A tensor of 2C channels, and x as the second half of it.
+        A tensor of twice as many channels, and layer(x) as the second half of it. Without strips None, and
+        layer(x) alone.
     """
     if not in_strips():
-        return None, x
-    batch, channels, height, width = x.shape
-    size = (batch, channels * 2, height, width)
-    room = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=layout(x))
-    room[:, channels:] = x
+        return None, layer(x)
+    room = _room(x, channels)
+    through(layer, x, 1, room[:, channels:])
     return room, room[:, channels:]
+
+
+def with_room(x: Tensor) -> tuple[Tensor | None, Tensor]:
+    """See ``embed``, for features that are there already."""
+    if not in_strips():
+        return None, x
+    room = _room(x, x.shape[1])
+    room[:, x.shape[1] :] = x
+    return room, room[:, x.shape[1] :]
+
+
+def _room(x: Tensor, channels: int) -> Tensor:
+    """(B, 2 channels, H, W), not filled."""
+    size = (len(x), channels * 2, *x.shape[2:])
+    return torch.empty(size, dtype=x.dtype, device=x.device, memory_format=layout(x))
 
 
 def join(layer: nn.Module, x: Tensor, skip: Tensor, room: Tensor | None) -> Tensor:

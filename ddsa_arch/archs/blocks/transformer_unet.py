@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 
 from ddsa_arch.archs.blocks.resample import Downsample, Upsample, under_body
-from ddsa_arch.archs.blocks.strips import fuse, join, run_blocks, through, with_room
+from ddsa_arch.archs.blocks.strips import fuse, join, run_blocks, through
 
 LEVELS = 4
 
@@ -74,9 +74,8 @@ class TransformerUNet(nn.Module):
         self.decoder_level1 = level(0, dim * 2)
         self.output = nn.Conv2d(dim * 2, out_channels, 3, padding=1, bias=bias)
 
-    def levels(self, x: Tensor) -> Tensor:
-        """All blocks, (B, dim, H, W) -> (B, 2 dim, H, W)."""
-        room, x1 = with_room(x)
+    def levels(self, room: Tensor | None, x1: Tensor) -> Tensor:
+        """All blocks, (B, dim, H, W) -> (B, 2 dim, H, W), from what ``strips.embed`` gives."""
         x1 = run_blocks(self.encoder_level1, x1)
         x2 = run_blocks(self.encoder_level2, through(self.down1_2, x1, 2))  # (B, 2 dim, H/2, W/2)
         x3 = run_blocks(self.encoder_level3, through(self.down2_3, x2, 2))  # (B, 4 dim, H/4, W/4)
