@@ -157,9 +157,10 @@ class SEFN(FeedForward):
     def strip(self, x: Tensor, crop: Crop, out: Tensor | None) -> tuple[Tensor, Tensor | None]:
         pool = ChannelPool()
         p, bias = (None, None) if self.looks else (out, self.project_out.bias)
-        parts, weights = self.parts(x), self.project_out.weight.chunk(RES2NET_SCALE, dim=1)
-        if torch.is_grad_enabled():  # one tensor, as gradients of parts would have to be summed up
-            parts, weights = [torch.cat(list(parts), dim=1)], [self.project_out.weight]
+        last = self.project_out.weight
+        # with gradients one tensor, as those of parts would have to be summed up
+        parts = [self.hidden(x)] if torch.is_grad_enabled() else self.parts(x)
+        weights = [last] if torch.is_grad_enabled() else last.chunk(RES2NET_SCALE, dim=1)
         for y, weight in zip(parts, weights, strict=True):
             y = crop(y)
             p, bias = conv_add_(p, y, weight, bias), None
@@ -169,23 +170,23 @@ class SEFN(FeedForward):
 
     def parts(self, x: Tensor) -> Iterator[Tensor]:
         """y1, y2, y3, one at a time."""
-        if torch.is_grad_enabled():
-            expanded = iter(F.gelu(self.expand(x)).chunk(RES2NET_SCALE, dim=1))
-        else:
-            weights, bias = self.expand.weight.chunk(RES2NET_SCALE), self.expand.bias
-            biases = (None,) * RES2NET_SCALE if bias is None else bias.chunk(RES2NET_SCALE)
-            expanded = (conv(x, *part, activation='gelu') for part in zip(weights, biases, strict=True))
+        weights, bias = self.expand.weight.chunk(RES2NET_SCALE), self.expand.bias
+        biases = (None,) * RES2NET_SCALE if bias is None else bias.chunk(RES2NET_SCALE)
+        expanded = (conv(x, *part, activation='gelu') for part in zip(weights, biases, strict=True))
         yield next(expanded)
         y2 = self.depthwise2(next(expanded))
         yield y2
         yield self.depthwise3(next(expanded) + y2)
 
-    def equation(self, x: Tensor) -> Tensor:
+    def hidden(self, x: Tensor) -> Tensor:
+        """[y1, y2, y3], (B, hidden, H, W)."""
         x1, x2, x3 = F.gelu(self.expand(x)).chunk(RES2NET_SCALE, dim=1)
         y2 = self.depthwise2(x2)
         y3 = self.depthwise3(x3 + y2)
-        y = torch.cat([x1, y2, y3], dim=1)  # (B, hidden, H, W)
-        return self.project_out(self.spatial_attention(y))
+        return torch.cat([x1, y2, y3], dim=1)
+
+    def equation(self, x: Tensor) -> Tensor:
+        return self.project_out(self.spatial_attention(self.hidden(x)))
 
 
 class GDFN(FeedForward):

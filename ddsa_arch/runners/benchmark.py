@@ -106,8 +106,8 @@ def benchmark(
     with_compiler = (False, True) if compiled else (False,)
     ways += [('fast', dtype, way) for dtype in dict.fromkeys(dtypes) for way in with_compiler]
     jobs = [
-        (c, Job(c.network_g, c.imports, c.size_multiple, height, width, dtype, mode, form, batch, device, way,
-                threads, warmup, repeats, keep_memory, count=True))
+        (c, Job(c.network_g, c.imports, c.size_multiple, height, width, dtype, mode, form, batch, device, compiled=way,
+                threads=threads, warmup=warmup, repeats=repeats, keep_memory=keep_memory, count=True))
         for c in chosen
         for mode in dict.fromkeys(modes)
         for height, width in pixels
@@ -121,7 +121,7 @@ def benchmark(
         figures = known | run_row(dataclasses.replace(job, count=not known), timeout)
         if 'macs' in figures:
             counts[network.label, job.height, job.width] = {k: figures[k] for k in COUNTED if k in figures}
-        row = _compared(_row(network, job, figures), rows)
+        row = _compared(_row(network, job, figures), job, rows)
         rows.append(row)
         if 'error' in figures:
             failed.append(row)
@@ -228,14 +228,13 @@ def _row(network: Chosen, job: Job, figures: Mapping[str, Any]) -> Row:
     }
 
 
-def _compared(row: Row, earlier: Sequence[Row]) -> Row:
+def _compared(row: Row, job: Job, earlier: Sequence[Row]) -> Row:
     """A row with its share of the machine's ceiling, and beside the plain form, if that was measured."""
     alike = ('network', 'size', 'mode', 'device')
     plain = next((r for r in earlier if r['form'] == 'plain' and all(r[k] == row[k] for k in alike)), {})
     found = {}
     if {'macs', 'latency_ms', 'gemm_gflops'} <= row.keys():
-        training = re.fullmatch(r'training, batch (\d+)', row['mode'])
-        macs = row['macs'] * (STEP_MACS * int(training[1]) if training else 1)
+        macs = row['macs'] * job.images * (STEP_MACS if job.training else 1)
         found['gemm_share'] = 2 * macs / (row['latency_ms'] / 1000) / (row['gemm_gflops'] * 1e9)
     for name, key in (('times_plain', 'latency_ms'), ('memory_of_plain', 'peak_memory_mib')):
         if row['form'] != 'plain' and row.get(key) and plain.get(key):

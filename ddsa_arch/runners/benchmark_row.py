@@ -40,7 +40,6 @@ from ddsa_arch.runners.process import keep_freed_memory, torch_settings
 
 DTYPES = {'float32': torch.float32, 'tf32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 MIB = 2**20
-AMP = {'float32': 'off', 'tf32': 'off', 'bf16': 'bf16', 'fp16': 'fp16'}  # train.amp
 LEARNING_RATE = 1e-4
 SEED = 0
 NO_MEMORY = ('out of memory', "can't allocate memory", 'not enough memory')  # what torch's errors say
@@ -100,6 +99,11 @@ class Job:
         return self.mode == 'training'
 
     @property
+    def images(self) -> int:
+        """Of one run."""
+        return self.batch if self.training else 1
+
+    @property
     def memory_format(self) -> torch.memory_format:
         return torch.contiguous_format if self.plain else torch.channels_last
 
@@ -127,8 +131,7 @@ def _measure(job: Job, emit: Emit) -> None:
     if job.keep_memory and not job.plain and not on_gpu:
         keep_freed_memory(of_any_size=job.training)
     torch.manual_seed(SEED)
-    images = job.batch if job.training else 1
-    rain = torch.rand(images, 3, job.height, job.width).to(job.device, memory_format=job.memory_format)
+    rain = torch.rand(job.images, 3, job.height, job.width).to(job.device, memory_format=job.memory_format)
     _check_dtype(job)
     ceiling = Ceiling(job.device, DTYPES[job.dtype])
     emit(copy_gbs=ceiling.copy_rate() / 1e9)
@@ -138,12 +141,12 @@ def _measure(job: Job, emit: Emit) -> None:
     net = _build(job)
     emit(parameters=sum(p.numel() for p in net.parameters()))
 
-    work = _training_step(job, net, rain) if job.training else lambda: restore(net, rain, job.recipe)
+    work = _training_step(job, net, rain) if job.training else _restoring(job, net, rain)
 
     def run() -> float:
         """Seconds of one image, or of one step."""
         began = time.perf_counter()
-        with _autocast(job), plain_form() if job.plain else contextlib.nullcontext():
+        with plain_form() if job.plain else contextlib.nullcontext():
             work()
         if on_gpu:
             torch.cuda.synchronize()
@@ -178,7 +181,7 @@ def _measure(job: Job, emit: Emit) -> None:
     median = float(np.median(milliseconds))
     emit(
         latency_ms=median, latency_p95_ms=float(np.percentile(milliseconds, 95)),
-        images_per_second=1000 * images / median, gemm_gflops=float(np.median(rates)) / 1e9,
+        images_per_second=1000 * job.images / median, gemm_gflops=float(np.median(rates)) / 1e9,
     )  # fmt: skip
     if on_gpu:
         emit(peak_memory_mib=(torch.cuda.max_memory_allocated() - ceiling.bytes) / MIB)
@@ -198,10 +201,21 @@ def _build(job: Job) -> nn.Module:
     return net.to(job.device, memory_format=job.memory_format).train(job.training)
 
 
+def _restoring(job: Job, net: nn.Module, rain: Tensor) -> Callable[[], object]:
+    """The network on one image, again and again."""
+
+    def work() -> None:
+        with _autocast(job):
+            restore(net, rain, job.recipe)
+
+    return work
+
+
 def _training_step(job: Job, net: nn.Module, rain: Tensor) -> Callable[[], object]:
     """A step of AdamW on one batch, again and again."""
     optimiser = build_optimiser('AdamW', net.parameters(), lr=LEARNING_RATE)
-    step = TrainingStep(net, optimiser, {'amp': AMP[job.dtype]}, torch.device(job.device))
+    amp = 'off' if DTYPES[job.dtype] is torch.float32 else job.dtype
+    step = TrainingStep(net, optimiser, {'amp': amp}, torch.device(job.device))
 
     def losses(outputs: object, target: Tensor) -> OrderedDict[str, Tensor]:
         return OrderedDict(difference=(final_output(outputs) - target).abs().mean())
@@ -210,9 +224,8 @@ def _training_step(job: Job, net: nn.Module, rain: Tensor) -> Callable[[], objec
 
 
 def _autocast(job: Job) -> contextlib.AbstractContextManager:
-    # a training step casts for itself
-    off = DTYPES[job.dtype] is torch.float32 or job.training
-    return contextlib.nullcontext() if off else torch.autocast(job.device, DTYPES[job.dtype])
+    dtype = DTYPES[job.dtype]
+    return contextlib.nullcontext() if dtype is torch.float32 else torch.autocast(job.device, dtype)
 
 
 def _weights(net: nn.Module) -> int:
@@ -232,7 +245,7 @@ def _check_dtype(job: Job) -> None:
     try:
         with torch.inference_mode(), warnings.catch_warnings():
             warnings.simplefilter('ignore')
-            with contextlib.nullcontext() if wanted is torch.float32 else torch.autocast(job.device, wanted):
+            with _autocast(job):
                 got = layer(image).dtype
     except RuntimeError as error:
         raise InputError(f'torch {torch.__version__} has no {job.dtype} on this {job.device}: {error}') from error

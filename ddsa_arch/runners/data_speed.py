@@ -82,8 +82,9 @@ def training_speed(network: str, crop: int, batch: int) -> float:
     (chosen,) = choose_networks([network])
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     job = Job(
-        chosen.network_g, chosen.imports, chosen.size_multiple, crop, crop, 'float32', 'training', 'fast', batch,
-        device, compiled=False, threads=None, warmup=2, repeats=5, keep_memory=True, count=False,
+        chosen.network_g, chosen.imports, chosen.size_multiple, height=crop, width=crop, dtype='float32',
+        mode='training', form='fast', batch=batch, device=device,
+        compiled=False, threads=None, warmup=2, repeats=5, keep_memory=True, count=False,
     )  # fmt: skip
     figures = run_row(job, TIME_LIMIT)
     if 'images_per_second' not in figures:

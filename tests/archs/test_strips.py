@@ -12,6 +12,7 @@ from torch import nn
 from ddsa_arch.archs.blocks.fused import aligned, can_fuse, channel_groups, conv, conv_add_, conv_times
 from ddsa_arch.archs.blocks.plain_form import plain_form
 from ddsa_arch.archs.blocks.strips import (
+    embed,
     fuse,
     in_strips,
     join,
@@ -168,6 +169,15 @@ def test_features_are_joined_in_the_room_that_was_left_for_them():
         assert torch.equal(skip, features)
         assert (join(up, x, skip, room) - wanted).abs().max() <= 1e-6
         assert (fuse(project, up, x, features.clone()) - project(wanted)).abs().max() <= 1e-6
+
+
+def test_the_room_has_the_type_of_the_features_under_autocast():
+    layer, rain = nn.Conv2d(3, 4, 3, padding=1), noise(1, 3, 8, 10)
+    with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
+        room, features = embed(layer, rain, 4)
+        assert room.dtype is features.dtype is torch.bfloat16
+        assert room.shape == (1, 8, 8, 10)
+        assert torch.equal(features, layer(rain))
 
 
 # --- fused convolutions ------------------------------------------------------------------------------------

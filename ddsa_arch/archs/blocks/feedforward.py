@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from ddsa_arch.archs.blocks.plain_form import is_plain
 Crop = Callable[[Tensor], Tensor]  # cuts a strip without its halo out of the strip with it
 
 
-class FeedForward(nn.Module):
+class FeedForward(nn.Module, ABC):
     """A feed-forward network that can run in strips (see ``strips``), (B, C, H, W) -> (B, C, H, W).
 
     It may have a spatial attention before its last 1x1 convolution. A factor that all channels of a pixel share goes
@@ -39,10 +40,11 @@ class FeedForward(nn.Module):
         p, looked_at = self.strip(x, lambda whole: whole, None)
         return p if looked_at is None else self.finish(p, self.spatial_attention.from_pooled(looked_at), None)
 
+    @abstractmethod
     def equation(self, x: Tensor) -> Tensor:
         """The network in the order of operations of its paper."""
-        raise NotImplementedError(f'{type(self).__name__} has no equation')
 
+    @abstractmethod
     def strip(self, x: Tensor, crop: Crop, out: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """What it gives inside a strip: the same as ``equation``, with fewer passes over its features.
 
@@ -55,7 +57,6 @@ class FeedForward(nn.Module):
             Without a spatial attention, the sum and None. With it, what ``finish`` needs of the strip, and what the
             attention looks at, ``(B, 2, h, w)``.
         """
-        raise NotImplementedError(f'{type(self).__name__} has no form for strips')
 
     def finish(self, p: Tensor, weights: Tensor, out: Tensor | None) -> Tensor:
         """out + what it gives with a spatial attention, in place; None for an out of 0.

@@ -247,7 +247,8 @@ def embed(layer: nn.Module, x: Tensor, channels: int) -> tuple[Tensor | None, Te
     """
     if not in_strips():
         return None, layer(x)
-    room = _room(x, channels)
+    dtype = layer(x[:, :, :1]).dtype  # autocast may give another than that of x
+    room = _room(x, channels, dtype)
     through(layer, x, 1, room[:, channels:])
     return room, room[:, channels:]
 
@@ -256,15 +257,15 @@ def with_room(x: Tensor) -> tuple[Tensor | None, Tensor]:
     """See ``embed``, for features that are there already."""
     if not in_strips():
         return None, x
-    room = _room(x, x.shape[1])
+    room = _room(x, x.shape[1], x.dtype)
     room[:, x.shape[1] :] = x
     return room, room[:, x.shape[1] :]
 
 
-def _room(x: Tensor, channels: int) -> Tensor:
+def _room(x: Tensor, channels: int, dtype: torch.dtype) -> Tensor:
     """(B, 2 channels, H, W), not filled."""
     size = (len(x), channels * 2, *x.shape[2:])
-    return torch.empty(size, dtype=x.dtype, device=x.device, memory_format=layout(x))
+    return torch.empty(size, dtype=dtype, device=x.device, memory_format=layout(x))
 
 
 def join(layer: nn.Module, x: Tensor, skip: Tensor, room: Tensor | None) -> Tensor:
