@@ -104,7 +104,7 @@ def run(
     group = process_group(
         launcher, use_gpu and torch.cuda.is_available(), distribution.get('port'), distribution.get('timeout', TIMEOUT)
     )
-    with group, torch_settings(options['tf32'], options['deterministic'], options['threads']):
+    with group, torch_settings(options['tf32'], options['deterministic'], options.get('threads')):
         options['dist'] = launcher != 'none'
         options['rank'], options['world_size'] = get_dist_info()
         set_random_seed(options['manual_seed'] + options['rank'])

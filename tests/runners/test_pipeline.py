@@ -170,6 +170,26 @@ def test_any_image_size_is_tested_and_small_ones_are_noted(write_options, workpl
     assert read_image(folder / 'visualization' / 'first' / 'line.png').shape == (3, 40, 3)
 
 
+def test_the_threads_asked_for_compute(write_options, pairs):
+    before = torch.get_num_threads()
+    for asked in (before + 1, None):
+        options = write_options('test', name=f'threads_{asked}', **({} if asked is None else {'threads': asked}))
+        protocol = json.loads((run_test(options) / 'results.json').read_text(encoding='utf-8'))['protocol']
+        assert protocol['threads'] == (asked or before)
+        assert torch.get_num_threads() == before
+
+
+@pytest.mark.slow
+def test_compiled_blocks_train_like_those_that_are_not(write_options):
+    trained = []
+    for name, compiled in (('plain', False), ('compiled', True)):
+        changes = {'train:compile': compiled, 'train:total_iter': 4, 'val:val_freq': 100}
+        trained.append(weights(train(write_options('train', name=name, **changes))))
+    assert trained[0].keys() == trained[1].keys()
+    for key, value in trained[0].items():
+        assert torch.allclose(value, trained[1][key], atol=2e-4), key
+
+
 def test_a_set_without_targets_is_derained_and_not_scored(write_options, pairs):
     options = write_options('test', **{'datasets:test_1:dataroot_gt': None, 'val:save_img': True})
     folder = run_test(options)
