@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 
-from ddsa_arch.archs.blocks.fused import aligned, can_fuse, channel_groups, conv, conv_add_, conv_times
+from ddsa_arch.archs.blocks.fused import aligned, channel_groups, conv, conv_add_, conv_times, fused_type
 from ddsa_arch.archs.blocks.plain_form import plain_form
 from ddsa_arch.archs.blocks.strips import (
     embed,
@@ -192,7 +192,7 @@ def test_fused_convolutions_equal_the_steps(activation, groups, bias):
     steps = F.conv2d(x.double(), weight.double(), None if biases is None else biases.double(), 1, 1, 1, groups)
     function = {'none': lambda t: t, 'relu': F.relu, 'gelu': F.gelu}[activation]
     with torch.no_grad():
-        assert can_fuse(x)
+        assert fused_type(x)
         assert (conv(x, weight, biases, 1, 1, groups, activation) - function(steps)).abs().max() <= 2e-5
         other = noise(*steps.shape, seed=4).to(memory_format=torch.channels_last)
         assert (conv_times(x, other, weight, biases, 1, groups) - steps * other).abs().max() <= 5e-5
@@ -217,11 +217,40 @@ def test_a_convolution_is_added_in_place_to_whatever_lies_there(activation):
 
 def test_there_is_no_fusion_where_it_would_be_wrong():
     x = noise(1, 8, 4, 4)
-    assert not can_fuse(x)  # with gradients
+    assert not fused_type(x)  # with gradients
     with torch.no_grad():
-        assert not can_fuse(x.double())
+        assert not fused_type(x.double())
+        with torch.autocast('cpu', torch.float16):
+            assert not fused_type(x)
         with torch.autocast('cpu', torch.bfloat16):
-            assert not can_fuse(x)
+            assert not fused_type(x.half())
+
+
+def test_under_autocast_fusions_round_no_more_than_the_steps():
+    x, other = (noise(1, 8, 9, 11, seed=s).to(memory_format=torch.channels_last) for s in (1, 2))
+    weight, biases = noise(8, 1, 3, 3, seed=3), noise(8, seed=4)
+    rounded = [t.bfloat16().double() for t in (x, weight, biases)]
+    exact = F.conv2d(*rounded, 1, 1, 1, 8)
+    with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
+        if not fused_type(x):
+            pytest.skip('this processor does not multiply bfloat16')
+        assert fused_type(x) is fused_type(x.bfloat16()) is torch.bfloat16
+        total = other.bfloat16()
+        wide = other.clone(memory_format=torch.channels_last)  # a float32 sum is not rounded
+        found = {
+            'gelu': conv(x, weight, biases, 1, 1, 8, 'gelu'),
+            'times': conv_times(x, other, weight, biases, 1, 8),
+            'add': conv_add_(total, x, weight, biases, 1, 8),
+            'wide': conv_add_(wide, x, weight, biases, 1, 8),
+        }
+    other = other.bfloat16().double()
+    wanted = {'gelu': F.gelu(exact), 'times': exact * other, 'add': exact + other, 'wide': exact + other}
+    assert found['wide'] is wide
+    assert found['add'] is total
+    for name, result in found.items():
+        error = (result.double() - wanted[name]).abs() / (wanted[name].abs() + 1)
+        assert error.max() <= 2**-7, name  # two roundings to 8 bits
+
 
 
 def test_channels_are_padded_and_grouped_to_friendly_widths():

@@ -7,6 +7,8 @@ from functools import reduce
 import torch
 from torch import Tensor, nn
 
+from ddsa_arch.archs.blocks.precision import full_precision
+
 
 class SpatialAttention(nn.Module):
     """Weighs every pixel by what its channels say: x * sigmoid(conv7x7([mean_c(x), max_c(x)])).
@@ -45,6 +47,8 @@ class ChannelPool:
     def add(self, part: Tensor) -> None:
         """Take in some more channels."""
         pixels = part.permute(0, 2, 3, 1)  # (B, H, W, C): reductions over the last axis, forward and backward
+        if part.device.type == 'cpu' and not torch.is_grad_enabled():
+            pixels = full_precision(pixels)  # the maximum of bfloat16 takes four times as long
         self.sums.append(pixels.sum(dim=-1))
         self.largest.append(pixels.amax(dim=-1))  # makes no indices, so that it takes a quarter of the time of max
         self.channels += part.shape[1]

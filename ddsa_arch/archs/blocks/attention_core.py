@@ -78,8 +78,9 @@ class ScoreSum:
     def add(self, q: Tensor, k: Tensor) -> None:
         """Queries and keys of a strip, (1, C, h, w) each."""
         with torch.autocast(q.device.type, enabled=False):
-            q, k = (by_head(full_precision(x), self.heads) for x in (q, k))  # (1, h, n, d)
-            for some in zip(*(x.split(CACHED_PIXELS, dim=2) for x in (q, k)), strict=True):
+            parts = (by_head(x, self.heads).split(CACHED_PIXELS, dim=2) for x in (q, k))  # (1, h, n, d)
+            for some in zip(*parts, strict=True):
+                some = [full_precision(x) for x in some]
                 self.products = self.products + some[0].transpose(-2, -1) @ some[1]
                 if self.temperature is not None:
                     self.squares = [total + sum_of_squares(x) for total, x in zip(self.squares, some, strict=True)]

@@ -1,7 +1,8 @@
 """Convolutions that do in the same pass what follows them, for inference.
 
-On a CPU, float32 and channels_last go through oneDNN's own fusions, which torch.compile uses too: an erf of GELU there
-costs half of what it does alone, and a product or a sum no pass over memory. Elsewhere the same is done step by step.
+On a CPU, float32 or bfloat16 and channels_last go through oneDNN's own fusions, which torch.compile uses too: an erf of
+GELU there costs half of what it does alone, and a product or a sum no pass over memory. Elsewhere the same is done step
+by step.
 
 Shapes: (B, C, H, W); weights as torch.nn.functional.conv2d takes them.
 """
@@ -17,19 +18,22 @@ ALIGNMENT = 8  # float32 numbers of a vector register; other widths cost a depth
 ACTIVATIONS = {'none': lambda x: x, 'relu': F.relu, 'gelu': F.gelu}
 
 
-def can_fuse(x: Tensor) -> bool:
-    """Whether oneDNN's fusions take this tensor now: they have no gradient and no autocast, and no compiler's name."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return False
-    return (
-        x.device.type == 'cpu'
-        and x.dtype == torch.float32
-        and not torch.is_grad_enabled()
-        and not torch.is_autocast_enabled('cpu')
-        and torch.backends.mkldnn.is_available()
-        and torch.backends.mkldnn.enabled
-        and hasattr(torch.ops.mkldnn, '_convolution_pointwise')
-    )
+def fused_type(x: Tensor) -> torch.dtype | None:
+    """The type in which oneDNN's fusions take this tensor now, None if not at all.
+
+    float32, or bfloat16 under such autocast, where the processor multiplies it. The fusions have no gradient and no
+    name in a compiler; and as autocast does not know them, what they get is cast to this type here.
+    """
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_grad_enabled() or x.device.type != 'cpu':
+        return None
+    if not (torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled):
+        return None
+    if not hasattr(torch.ops.mkldnn, '_convolution_pointwise'):
+        return None
+    if not torch.is_autocast_enabled('cpu'):
+        return torch.float32 if x.dtype == torch.float32 else None
+    half = torch.get_autocast_dtype('cpu') == torch.bfloat16 and x.dtype in (torch.float32, torch.bfloat16)
+    return torch.bfloat16 if half and torch.ops.mkldnn._is_mkldnn_bf16_supported() else None
 
 
 def conv(
@@ -46,19 +50,21 @@ def conv(
     Args:
         activation: ``none``, ``relu`` or ``gelu`` (with erf).
     """
-    if activation == 'none' or not can_fuse(x):
+    dtype = fused_type(x)
+    if activation == 'none' or dtype is None:
         return ACTIVATIONS[activation](F.conv2d(x, weight, bias, 1, padding, dilation, groups))
     return torch.ops.mkldnn._convolution_pointwise(
-        x, weight, bias, [padding] * 2, [1, 1], [dilation] * 2, groups, activation, [], 'none'
+        *_cast(dtype, x, weight, bias), [padding] * 2, [1, 1], [dilation] * 2, groups, activation, [], 'none'
     )
 
 
 def conv_times(x: Tensor, other: Tensor, weight: Tensor, bias: Tensor | None, padding: int, groups: int) -> Tensor:
     """conv(x) * other, where other has the shape of conv(x)."""
-    if not can_fuse(x):
+    dtype = fused_type(x)
+    if dtype is None:
         return F.conv2d(x, weight, bias, 1, padding, 1, groups) * other
     return torch.ops.mkldnn._convolution_pointwise.binary(
-        x, other, weight, bias, [padding] * 2, [1, 1], [1, 1], groups, 'mul', None, None, [], None
+        *_cast(dtype, x, other, weight, bias), [padding] * 2, [1, 1], [1, 1], groups, 'mul', None, None, [], None
     )
 
 
@@ -78,13 +84,18 @@ def conv_add_(
     """
     if total is None:
         return conv(x, weight, bias, padding, groups=groups, activation=activation)
-    if not can_fuse(x) or not total.is_contiguous(memory_format=torch.channels_last):
+    dtype = fused_type(x)
+    if total.dtype != dtype or not total.is_contiguous(memory_format=torch.channels_last):
         total.add_(F.conv2d(x, weight, bias, 1, padding, 1, groups))
         return total.relu_() if activation == 'relu' else total
     return torch.ops.mkldnn._convolution_pointwise_.binary(
-        total, x, weight, bias, [padding] * 2, [1, 1], [1, 1], groups, 'add', 1.0,
+        total, *_cast(dtype, x, weight, bias), [padding] * 2, [1, 1], [1, 1], groups, 'add', 1.0,
         None if activation == 'none' else activation, [], None,
     )  # fmt: skip
+
+
+def _cast(dtype: torch.dtype, *tensors: Tensor | None) -> list[Tensor | None]:
+    return [None if t is None else t.to(dtype) for t in tensors]
 
 
 def aligned(weight: Tensor, dim: int = 0) -> Tensor:
