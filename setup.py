@@ -18,7 +18,9 @@ setup(
     python_requires='>=3.10',
     packages=find_packages(include=['ddsa_arch', 'ddsa_arch.*']),
     package_data={
-        'ddsa_arch': ['LICENSE', 'CITATION.cff', 'CHANGELOG.md', 'archs/published.yml', 'ops/gallery_page/*'],
+        'ddsa_arch': [
+            'LICENSE', 'CITATION.cff', 'CHANGELOG.md', 'archs/published.yml', 'ops/gallery_page/*', 'weights/*'
+        ],
     },
     install_requires=[
         # BasicSR's own build fails on 3.13 and later; scripts/quickstart.py installs it there all the same
@@ -28,18 +30,24 @@ setup(
         'mmengine>=0.10.7',
         'numpy>=1.24',
         'opencv-python>=4.8',
+        'pillow>=10.1',
+        'psutil>=5.9',
         'pyyaml>=6.0',
+        'safetensors>=0.4',
         'scikit-image>=0.22',  # the photos of the quickstart
         'scipy<2',  # BasicSR imports scipy.ndimage.filters
         'setuptools',  # BasicSR imports distutils
         'tensorboard>=2.14; python_version >= "3.13"',  # BasicSR brings its nightly, which shares the folder
-        'torch>=2.1',
-        'torchvision>=0.16',
+        'torch>=2.4',
+        'torchvision>=0.19',
         'tqdm>=4.65',
     ],
     extras_require={
         'brisque': ['brisque>=0.2'],  # of which the model alone is used: pip install --no-deps brisque does too
+        'demo': ['gradio>=5'],
         'download': ['gdown>=6.4'],  # older ones have no timeout and take an error page for the file
+        'export': ['onnx>=1.17', 'onnxruntime>=1.19', 'onnxscript>=0.3'],
+        'spandrel': ['spandrel>=0.4'],
         'test': ['jsonschema>=4.17', 'playwright>=1.40', 'pytest>=8', 'ruff>=0.6'],
     },
     entry_points={'console_scripts': ['ddsa = ddsa_arch.runners.cli:main']},

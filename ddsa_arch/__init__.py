@@ -9,7 +9,8 @@ from ddsa_arch import compat
 compat.repair()
 
 from ddsa_arch import archs, data, losses, metrics, models  # noqa: E402
+from ddsa_arch.models.derainer import Derainer  # noqa: E402
 
 __version__ = '0.1.0'
 
-__all__ = ['archs', 'data', 'losses', 'metrics', 'models']
+__all__ = ['Derainer', 'archs', 'data', 'losses', 'metrics', 'models']

@@ -6,9 +6,9 @@ import sys
 import pytest
 from basicsr.utils.registry import ARCH_REGISTRY
 
+from ddsa_arch.archs.building import build_network
 from ddsa_arch.archs.complexity import complexity
 from ddsa_arch.runners.option_files import load_options
-from ddsa_arch.runners.preflight import build_network
 
 
 @pytest.fixture(scope='module')

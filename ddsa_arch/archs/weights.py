@@ -1,18 +1,30 @@
-"""Weight files: one safe reader for the wrappers in the wild."""
+"""Weight files: one safe reader for the wrappers in the wild, and one writer of files that tell what they hold."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import safetensors
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from ddsa_arch.ops.atomic import atomic_path
 from ddsa_arch.ops.errors import InputError
 from ddsa_arch.ops.images import some
 
+SAFETENSORS = '.safetensors'
+WEIGHT_SUFFIXES = ('.pth', SAFETENSORS)
+BLOCK = 'ddsa_arch'  # key of the block that tells what a file holds
+CHECKSUM = 'sha256'  # in the block
+UNREADABLE = (
+    RuntimeError, EOFError, OSError, pickle.UnpicklingError, KeyError, ValueError, safetensors.SafetensorError
+)  # fmt: skip
 WRAPPERS = ('params_ema', 'params', 'state_dict')  # BasicSR's averaged and plain weights, the field's own scripts
 PARALLEL_PREFIX = 'module.'  # left by DataParallel
 
@@ -26,13 +38,86 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not Path(path).is_file():
         raise InputError(f'weights: no file {path}')
     try:
-        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, KeyError, ValueError) as error:
+        checkpoint = _read_safetensors(path) if Path(path).suffix == SAFETENSORS else _read_pickle(path)
+    except UNREADABLE as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f'weights: {path} cannot be read ({reason}); download it or save it again') from error
     if not isinstance(checkpoint, Mapping):
         raise InputError(f'weights: {path} holds a {type(checkpoint).__name__}, wanted a dictionary of tensors')
+    checksum = about_weights(checkpoint).get(CHECKSUM)
+    if checksum and checksum != state_checksum(state_dict_of(checkpoint, path)):
+        raise InputError(f'weights: {path} is damaged, its tensors do not have the SHA-256 that it names; get it again')
     return dict(checkpoint)
+
+
+def _read_pickle(path: str | Path) -> Any:
+    return torch.load(path, map_location='cpu', weights_only=True)
+
+
+def _read_safetensors(path: str | Path) -> dict[str, Any]:
+    with safetensors.safe_open(path, 'pt') as file:
+        block = json.loads((file.metadata() or {}).get(BLOCK, '{}'))
+        checkpoint = {'params': {key: file.get_tensor(key) for key in file.keys()}}  # noqa: SIM118
+    if not isinstance(block, dict):
+        raise ValueError(f'its metadata {BLOCK} is no JSON object')
+    if 'network_g' in block:
+        checkpoint['network_g'] = block.pop('network_g')
+    return checkpoint | ({BLOCK: block} if block else {})
+
+
+def about_weights(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """The block of a checkpoint that tells what it holds: options, data, scores, licence; empty where it has none."""
+    block = checkpoint.get(BLOCK)
+    return dict(block) if isinstance(block, Mapping) else {}
+
+
+def write_weights(
+    path: str | Path,
+    state: Mapping[str, Tensor],
+    network_g: Mapping[str, Any],
+    about: Mapping[str, Any],
+    half: bool = False,
+) -> None:
+    """Write a weight file that tells what it holds, whole or not at all.
+
+    Args:
+        path: ``.safetensors``, or ``.pth`` with the weights under ``params``.
+        state: the weights.
+        network_g: ``{type, ...}``, how the network is built.
+        about: of JSON's types: ``training``, ``data``, ``scores``, ``licence`` or what else there is to tell. The
+            SHA-256 of the weights joins them.
+        half: store float16, half the size.
+
+    Raises:
+        InputError: another suffix, or weights that float16 cannot hold.
+    """
+    suffix = Path(path).suffix
+    if suffix not in WEIGHT_SUFFIXES:
+        raise InputError(f'weights: {path} ends in {suffix!r}, wanted {" or ".join(WEIGHT_SUFFIXES)}')
+    stored = {}
+    for name, value in state.items():
+        value = value.detach().cpu()
+        if half and value.is_floating_point():
+            value, exact = value.to(torch.float16), value
+            if bool((value.isinf() & exact.isfinite()).any()):
+                raise InputError(f'weights: {name} is beyond the range of float16; store float32')
+        stored[name] = value.contiguous()
+    block = {**about, CHECKSUM: state_checksum(stored)}
+    with atomic_path(path) as part:
+        if suffix == SAFETENSORS:
+            told = json.dumps({'network_g': dict(network_g), **block}, ensure_ascii=False)
+            safetensors.torch.save_file({k: v.clone() for k, v in stored.items()}, part, {'format': 'pt', BLOCK: told})
+        else:
+            torch.save({'params': stored, 'network_g': dict(network_g), BLOCK: block}, part)
+
+
+def state_checksum(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 of names, types, shapes and values, in the order of the names; the kind of file does not matter."""
+    digest = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        digest.update(f'{name} {value.dtype} {tuple(value.shape)}\n'.encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def state_dict_of(checkpoint: Mapping[str, Any], path: str | Path, key: str | None = None) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-TILE_WEIGHTS = ('uniform', 'centre')
+TILE_WEIGHTS = ('uniform', 'centre', 'pyramid')
 CENTRE_SOFTENING = 1e-3  # of IDT's test script; the weight of a tile's centre is about 31.6
 
 
@@ -26,10 +26,15 @@ def tile_weight(size: int, kind: str = 'uniform', dtype: torch.dtype = torch.flo
     """How much each pixel of a tile counts where tiles overlap, ``(size, size)``, positive.
 
     ``uniform`` averages the tiles. ``centre`` is that of the Image De-raining Transformer (IDT, TPAMI 2022):
-    1 / sqrt((r - size/2)^2 + (c - size/2)^2 + 1e-3) at row r and column c.
+    1 / sqrt((r - size/2)^2 + (c - size/2)^2 + 1e-3) at row r and column c. ``pyramid`` falls from the centre to the
+    edges of a tile, min(r + 1, size - r) min(c + 1, size - c), so that no seam shows where tiles differ.
     """
     if kind == 'uniform':
         return torch.ones(size, size, dtype=dtype)
+    if kind == 'pyramid':
+        row = torch.arange(1, size + 1, dtype=torch.float64)
+        row = torch.minimum(row, row.flip(0))
+        return (row[:, None] * row).to(dtype)
     if kind != 'centre':
         raise ValueError(f'tile_weight: {kind!r} is not known; choose one of {", ".join(map(repr, TILE_WEIGHTS))}')
     place = torch.arange(size, dtype=torch.float64) - size / 2

@@ -10,11 +10,11 @@ from typing import Any
 
 from basicsr.utils.registry import ARCH_REGISTRY
 
+from ddsa_arch.archs.building import build_network
 from ddsa_arch.archs.cards import CARDS, Card
 from ddsa_arch.ops.errors import InputError, did_you_mean
 from ddsa_arch.runners.option_files import check_network, import_modules, read_options
 from ddsa_arch.runners.parts import part_parameters
-from ddsa_arch.runners.preflight import build_network
 
 ALL = 'all'
 OPTION_SUFFIXES = ('.yml', '.yaml')

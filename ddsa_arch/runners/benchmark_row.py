@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from ddsa_arch.archs.blocks.plain_form import plain_form
+from ddsa_arch.archs.building import build_network
 from ddsa_arch.archs.complexity import count_operations
 from ddsa_arch.models.compiling import compile_for_training
 from ddsa_arch.models.optimisation import build_optimiser
@@ -35,7 +36,6 @@ from ddsa_arch.ops.errors import InputError
 from ddsa_arch.ops.process_memory import PeakMemory, give_back_freed_memory
 from ddsa_arch.ops.tiling import tile_starts
 from ddsa_arch.runners.option_files import check_network, import_modules
-from ddsa_arch.runners.preflight import build_network
 from ddsa_arch.runners.process import keep_freed_memory, torch_settings
 
 DTYPES = {'float32': torch.float32, 'tf32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}

@@ -1,116 +1,223 @@
-"""``ddsa derain``: remove the rain from your own photos."""
+"""``ddsa derain``: remove the rain from your own photos and videos."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import nn
 from tqdm import tqdm
 
-from ddsa_arch.archs.weights import load_weights, read_checkpoint
-from ddsa_arch.data.image_source import to_tensor
-from ddsa_arch.models.restore import restore, to_uint8
+from ddsa_arch.models.derainer import AUTO, Derainer
 from ddsa_arch.ops.errors import InputError
-from ddsa_arch.ops.images import IMAGE_SUFFIXES, images_by_stem, read_image, write_image
-from ddsa_arch.runners.option_files import check_network
-from ddsa_arch.runners.preflight import build_network
+from ddsa_arch.ops.figures import side_by_side
+from ddsa_arch.ops.images import write_image
+from ddsa_arch.ops.photos import Photo, read_photo, write_photo
+from ddsa_arch.ops.pixels import to_rgb
+from ddsa_arch.ops.videos import VideoReader, has_ffmpeg, writing_video
+from ddsa_arch.runners.benchmark_networks import choose_networks
+from ddsa_arch.runners.derain_plan import COMPARED, FORMATS, Job, Plan, plan
+from ddsa_arch.runners.option_files import import_modules
 from ddsa_arch.runners.process import keep_freed_memory, torch_settings
 
-
-def load_network(weights: str | Path, device: str = 'auto') -> nn.Module:
-    """The network of a weight file that ``ddsa train`` wrote, ready to derain.
-
-    Args:
-        weights: holds ``network_g``, how the network is built, beside its weights.
-        device: ``auto`` takes a GPU if there is one; else a name that torch knows.
-
-    Raises:
-        InputError: no such file, or one that does not say how its network is built.
-    """
-    checkpoint = read_checkpoint(weights)
-    if not isinstance(checkpoint.get('network_g'), dict):
-        raise InputError(
-            f'{weights} does not say how its network is built (no network_g); name it in an option file: ddsa test'
-        )
-    net = build_network(check_network(checkpoint['network_g']))
-    load_weights(net, weights)
-    if device == 'auto':
-        device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    return net.to(device, memory_format=torch.channels_last).eval()
+EXIT_FAILED = 1  # some files were not derained
+READ_AHEAD = 2  # images
 
 
-def derain_image(net: nn.Module, image: np.ndarray) -> np.ndarray:
-    """Remove the rain from one image.
+@dataclass
+class Report:
+    """What became of the files.
 
     Args:
-        net: from ``load_network``.
-        image: ``(H, W, 3)`` uint8 BGR, any size.
-
-    Returns:
-        The same shape and type, rounded.
+        done: results, in order.
+        failed: (file, reason) of those that were not derained.
+        notes: (file, sentence) of what could not be kept; without a file, what holds for all.
     """
-    device = next(net.parameters()).device
-    rain = to_tensor(image)[None].to(device, memory_format=torch.channels_last)
-    return to_uint8(restore(net, rain))
+
+    done: list[Path] = field(default_factory=list)
+    failed: list[tuple[Path, str]] = field(default_factory=list)
+    notes: list[tuple[Path | None, str]] = field(default_factory=list)
 
 
 def derain_files(
-    inputs: Sequence[str | Path], out: str | Path, weights: str | Path, device: str = 'auto', overwrite: bool = False
-) -> list[Path]:
-    """Derain image files into a folder, under their names, as PNG.
+    inputs: Sequence[str | Path],
+    out: str | Path,
+    derainer: Derainer | Callable[[], Derainer],
+    image_format: str = AUTO,
+    overwrite: bool = False,
+    compare: bool = False,
+    shard: tuple[int, int] = (0, 1),
+) -> Report:
+    """Derain files into a folder. A file that cannot be derained does not stop the others.
 
     Args:
-        inputs: image files and folders of them.
+        inputs: image and video files, folders of them and patterns.
         out: made if it is missing.
-        weights: see ``load_network``.
-        device: see ``load_network``.
-        overwrite: replace files that are there.
+        derainer: or what makes it, once the files are found to be there.
+        image_format: of the results, ``auto`` for that of each image.
+        overwrite: replace results that are there.
+        compare: write a picture of before and after for each file too.
+        shard: (r, n): every n-th file from the r-th on.
 
     Raises:
-        InputError: an input or output that cannot be used; checked before the first image is derained.
+        InputError: nothing to derain; nothing was written then.
     """
-    files = [file for entry in inputs for file in _files_of(Path(entry))]
-    targets = [Path(out) / f'{file.stem}.png' for file in files]
-    clashes = sorted({t.name for t in targets if targets.count(t) > 1})
-    if clashes:
-        raise InputError(f'two inputs would both become {clashes[0]}; derain them into folders of their own')
-    present = [t for t in targets if t.exists()]
-    if present and not overwrite:
-        raise InputError(f'{present[0]} is there already; give --overwrite or another folder')
-    net = load_network(weights, device)
-    for file, target in tqdm(list(zip(files, targets, strict=True)), unit='image', disable=None):
-        write_image(target, derain_image(net, read_image(file)))
-    return targets
+    planned = _share(plan(inputs, out, image_format, overwrite), *shard)
+    report = Report(failed=list(planned.refused))
+    if not planned.jobs:
+        return report
+    derainer = derainer if isinstance(derainer, Derainer) else derainer()
+    pictures = Path(out) / COMPARED if compare else None
+    quiet = True if shard[0] else None  # None: where there is no terminal
+    with tqdm(total=len(planned.jobs), unit='file', disable=quiet) as bar:
+        for job, read in _read_ahead(planned.jobs):
+            try:
+                if job.is_video:
+                    notes = _derain_video(derainer, job, pictures, quiet)
+                else:
+                    notes = _derain_photo(derainer, job, read.result(), pictures)
+            except (InputError, OSError) as error:
+                report.failed.append((job.source, _reason(error, job)))
+            else:
+                report.done.append(job.target)
+                report.notes += [(job.source, note) for note in notes]
+            bar.update()
+    report.notes += [(None, note) for note in derainer.notes]
+    return report
 
 
-def _files_of(entry: Path) -> list[Path]:
-    if entry.is_dir():
-        return list(images_by_stem(entry, 'INPUT').values())
-    if not entry.is_file() or entry.suffix.lower() not in IMAGE_SUFFIXES:
-        raise InputError(f'{entry}: no image file or folder (known: {", ".join(IMAGE_SUFFIXES)})')
-    return [entry]
+def _share(whole: Plan, rank: int, world: int) -> Plan:
+    """The part of a plan that one of several processes does; the first of them tells what was refused."""
+    return Plan(whole.jobs[rank::world], whole.refused if rank == 0 else [])
+
+
+def _read_ahead(jobs: Sequence[Job]) -> Iterator[tuple[Job, Future[Photo] | None]]:
+    """The jobs with their photos, of which the next are read while one is derained."""
+    with ThreadPoolExecutor(1) as pool:
+        reads = [None if job.is_video else pool.submit(read_photo, job.source) for job in jobs[:READ_AHEAD]]
+        for index, job in enumerate(jobs):
+            yield job, reads.pop(0)
+            if index + READ_AHEAD < len(jobs):
+                following = jobs[index + READ_AHEAD]
+                reads.append(None if following.is_video else pool.submit(read_photo, following.source))
+
+
+def _derain_photo(derainer: Derainer, job: Job, photo: Photo, pictures: Path | None) -> Sequence[str]:
+    derained = photo.with_pixels(derainer(photo.pixels))
+    notes = [*photo.notes, *write_photo(job.target, derained)]
+    if pictures:
+        _write_picture(pictures / f'{job.name}.jpg', _bgr(photo.pixels), _bgr(derained.pixels))
+    return notes
+
+
+def _derain_video(derainer: Derainer, job: Job, pictures: Path | None, quiet: bool | None) -> Sequence[str]:
+    reader = VideoReader(job.source)
+    try:
+        total = reader.info.frames or None
+        shown = reader.info.frames // 2
+        count = 0
+        with (
+            writing_video(job.target, job.source, reader.info) as writer,
+            tqdm(total=total, unit='frame', desc=job.source.name, leave=False, disable=quiet) as bar,
+        ):
+            for frame in reader:
+                derained = derainer(frame, bgr=True)
+                writer.write(derained)
+                if pictures and count == shown:
+                    _write_picture(pictures / f'{job.name}.jpg', frame, derained)
+                count += 1
+                bar.update()
+    finally:
+        reader.close()
+    notes = []
+    if total and count < total:
+        notes.append(f'{count} frames of the {total} that the file tells of could be read')
+    return notes if has_ffmpeg() else [*notes, 'written without sound, as ffmpeg is not installed']
+
+
+def _bgr(pixels: np.ndarray) -> np.ndarray:
+    return np.rint(to_rgb(pixels)[0][..., ::-1] * 255).astype(np.uint8)
+
+
+def _write_picture(path: Path, rainy: np.ndarray, derained: np.ndarray) -> None:
+    write_image(path, side_by_side([rainy, derained], ['rainy', 'derained']))
+
+
+def _reason(error: Exception, job: Job) -> str:
+    if isinstance(error, InputError):
+        return str(error).removeprefix(f'{job.source}: ')
+    return f'{error.filename or job.target}: {error.strerror or error}'
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog='ddsa derain', description=__doc__)
-    parser.add_argument('inputs', nargs='+', metavar='INPUT', help='image files or folders')
-    parser.add_argument('-o', '--out', required=True, metavar='DIR', help='where the derained PNG files go')
-    parser.add_argument('--weights', required=True, metavar='FILE', help='weight file written by ddsa train')
-    parser.add_argument('--device', default='auto', help='auto, cpu, cuda, mps (default: auto)')
-    parser.add_argument('--overwrite', action='store_true', help='replace files that are there')
-    parser.add_argument('--threads', type=int, metavar='N', help="on the CPU (torch's choice, one for each core)")
-    parser.add_argument('--tf32', action='store_true', help='on NVIDIA GPUs: faster, 10 bits of mantissa')
-    parser.add_argument('--no-keep-memory', action='store_true', help="leave the C library's allocator as it is")
-    args = parser.parse_args(argv)
+    args = _parser().parse_args(argv)
     if args.threads is not None and args.threads < 1:
         raise InputError(f'--threads {args.threads}: wanted a whole number from 1 up')
     if not args.no_keep_memory:
         keep_freed_memory(of_any_size=False)
+    import_modules(args.imports)
+    network = choose_networks([args.network])[0].network_g if args.network else None
+
+    def derainer() -> Derainer:
+        return Derainer(args.weights, network, _device(args.device), args.half, _tile(args.tile), args.ensemble)
+
+    rank, world = int(os.environ.get('RANK', '0')), int(os.environ.get('WORLD_SIZE', '1'))
     with torch_settings(args.tf32, False, args.threads):
-        written = derain_files(args.inputs, args.out, args.weights, args.device, args.overwrite)
-    print(f'{len(written)} derained in {args.out}')
-    return 0
+        report = derain_files(
+            args.inputs, args.out, derainer, args.format, args.overwrite, args.compare, (rank, world)
+        )
+    for file, note in report.notes:
+        print(f'note: {_shown(file)}: {note}' if file else f'note: {note}', file=sys.stderr)
+    if report.failed:
+        print(f'{len(report.failed)} not derained:', file=sys.stderr)
+        for file, reason in report.failed:
+            print(f'  {_shown(file)}: {reason}', file=sys.stderr)
+    print(f'{len(report.done)} derained in {args.out}')
+    if args.compare and report.done:
+        print(f'before and after in {Path(args.out) / COMPARED}')
+    return EXIT_FAILED if report.failed else 0
+
+
+def _shown(path: Path) -> str:
+    """A name that any terminal can print, even one that is not of UTF-8."""
+    return str(path).encode('utf-8', 'backslashreplace').decode()
+
+
+def _device(name: str) -> str:
+    """Each process of a machine takes a GPU of its own."""
+    local = os.environ.get('LOCAL_RANK')
+    if name != AUTO or local is None:
+        return name
+    import torch
+
+    return f'cuda:{int(local) % torch.cuda.device_count()}' if torch.cuda.is_available() else name
+
+
+def _tile(text: str) -> int | str | None:
+    return None if text == 'none' else text
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog='ddsa derain', description=__doc__)
+    add = parser.add_argument
+    add('inputs', nargs='+', metavar='INPUT', help='images, videos, folders of them, or patterns in quotes')
+    add('-o', '--out', required=True, metavar='DIR', help='folder of the results, with the folders of the input')
+    add('--weights', metavar='FILE', help='of ddsa train or ddsa export (the small network of the package)')
+    add('--network', metavar='NAME', help='a name of ddsa networks or an option file, for weights that say none')
+    add('--imports', nargs='+', metavar='MODULE', help='modules of your own in which the network is registered')
+    add('--format', default=AUTO, metavar='FORMAT', help=f'of the images: {", ".join(FORMATS)} (auto: as each is)')
+    add('--tile', default=AUTO, metavar='N', help='side of tiles in pixels, auto (where memory is short), none (auto)')
+    add('--half', action='store_true', help='compute in 16 bits where that works')
+    add('--ensemble', action='store_true', help='mean over 8 flips and quarter turns: a little better, 8 times as long')
+    add('--compare', action='store_true', help=f'write pictures of before and after too, into DIR/{COMPARED}')
+    add('--device', default=AUTO, help='auto, cpu, cuda, cuda:1, mps (auto)')
+    add('--overwrite', action='store_true', help='replace results that are there')
+    add('--threads', type=int, metavar='N', help="on the CPU (torch's choice, one for each core)")
+    add('--tf32', action='store_true', help='on NVIDIA GPUs: faster, 10 bits of mantissa')
+    add('--no-keep-memory', action='store_true', help="leave the C library's allocator as it is")
+    return parser

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from basicsr.metrics import calculate_metric
-from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY
+from basicsr.utils.registry import DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.data import Dataset
 
+from ddsa_arch.archs.building import build_network
 from ddsa_arch.models.optimisation import build_optimiser, build_schedulers
 from ddsa_arch.models.progressive import ProgressivePatches
 from ddsa_arch.models.restore import Recipe
@@ -27,28 +28,6 @@ IN_WRITING = 2  # checkpoints beside those that stay: the one being written, and
 MIB = 2**20
 WITHOUT_TARGET = 'val.metrics_without_target'
 SAMPLE_SHAPE = (128, 256, 3)  # of an image on which metrics are tried
-
-
-def build_network(network_g: dict[str, Any], device: str = 'cpu') -> nn.Module:
-    """A registered network from its options.
-
-    Args:
-        network_g: ``{type, ...}``, checked.
-        device: where it is built; ``meta`` takes no memory for weights, and tells whether the arguments go together.
-
-    Raises:
-        InputError: they do not; the network's own message.
-    """
-    arguments = {k: v for k, v in network_g.items() if k != 'type'}
-    try:
-        with torch.device(device):
-            return ARCH_REGISTRY.get(network_g['type'])(**arguments)
-    except (ValueError, TypeError) as error:
-        raise InputError(f'network_g: {network_g["type"]} cannot be built: {error}') from error
-    except RuntimeError:  # it looks at values while it is built, such as BasicSR's SwinIR
-        if device != 'meta':
-            raise
-        return build_network(network_g)
 
 
 def drop_missing_sets(options: dict[str, Any], allowed: bool) -> None:

@@ -18,6 +18,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ddsa_arch.archs.building import build_network
+from ddsa_arch.models.derainer import Derainer
 from ddsa_arch.ops.errors import InputError
 from ddsa_arch.ops.figures import side_by_side
 from ddsa_arch.ops.images import images_by_stem, read_image, write_image
@@ -33,7 +35,6 @@ from ddsa_arch.runners.compared_runs import RAINY
 from ddsa_arch.runners.data import make_lmdb
 from ddsa_arch.runners.derain import derain_files
 from ddsa_arch.runners.option_files import load_options
-from ddsa_arch.runners.preflight import build_network
 from ddsa_arch.runners.process import keep_freed_memory
 from ddsa_arch.runners.summary import FOLDER as SUMMARY
 from ddsa_arch.runners.train import train
@@ -124,7 +125,8 @@ def quickstart(
     say('deraining a rainy photo')
     rainy = images_by_stem(data / 'test' / 'input')
     first = next(iter(rainy))
-    derained = derain_files([rainy[first]], out / 'derained', weights, 'cuda' if gpus else 'cpu')[0]
+    derainer = Derainer(weights, device='cuda' if gpus else 'cpu')
+    (derained,) = derain_files([rainy[first]], out / 'derained', derainer).done
     picture = out / 'before_after.png'
     clean = read_image(data / 'test' / 'target' / f'{first}.png')
     shown = [read_image(rainy[first]), read_image(derained), clean]

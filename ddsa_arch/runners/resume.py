@@ -8,9 +8,9 @@ from typing import Any
 
 from basicsr.utils.misc import check_resume
 
+from ddsa_arch.archs.building import build_network
 from ddsa_arch.models.checkpoints import remove_parts, states_by_iteration, usable_state
 from ddsa_arch.ops.errors import InputError
-from ddsa_arch.runners.preflight import build_network
 
 
 def resume_state(options: dict[str, Any], report: Callable[[str], None]) -> dict[str, Any] | None:

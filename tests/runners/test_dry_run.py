@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import ddsa_arch.runners.dry_run as dry_run_module
+from ddsa_arch.archs.building import build_network
 from ddsa_arch.runners.cli import main
 from ddsa_arch.runners.dry_run import Estimate, dry_run, duration
-from ddsa_arch.runners.preflight import build_network
 from ddsa_arch.runners.train import train
 
 KNOWN = Estimate(

@@ -7,6 +7,7 @@ import torch
 import yaml
 from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY
 
+from ddsa_arch.archs.building import build_network
 from ddsa_arch.archs.cards import CARDS
 from ddsa_arch.losses import vgg_loss
 from ddsa_arch.models.optimisation import build_schedulers
@@ -15,7 +16,7 @@ from ddsa_arch.ops.errors import InputError
 from ddsa_arch.runners.cli import main
 from ddsa_arch.runners.option_files import coerce_numbers, force, load_options, read_options
 from ddsa_arch.runners.options import reference, to_yaml
-from ddsa_arch.runners.preflight import _check_losses, _check_training, build_network
+from ddsa_arch.runners.preflight import _check_losses, _check_training
 
 OPTIONS = Path(__file__).resolve().parents[2] / 'options'
 FILES = sorted(OPTIONS.rglob('*.yml'))

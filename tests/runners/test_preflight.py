@@ -5,11 +5,12 @@ from collections import namedtuple
 
 import pytest
 
+from ddsa_arch.archs.building import build_network
 from ddsa_arch.ops.errors import InputError
 from ddsa_arch.runners.cli import main
 from ddsa_arch.runners.option_files import load_options
 from ddsa_arch.runners.pipeline import complete
-from ddsa_arch.runners.preflight import build_network, check_run
+from ddsa_arch.runners.preflight import check_run
 from ddsa_arch.runners.train import train
 
 MIB = 2**20

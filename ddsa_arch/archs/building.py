@@ -1,0 +1,37 @@
+"""Build a registered network from a section of an option file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from basicsr.utils.registry import ARCH_REGISTRY
+from torch import nn
+
+from ddsa_arch.ops.errors import InputError, did_you_mean
+
+
+def build_network(network_g: Mapping[str, Any], device: str = 'cpu') -> nn.Module:
+    """A registered network from its options.
+
+    Args:
+        network_g: ``{type, ...}``.
+        device: where it is built; ``meta`` takes no memory for weights, and tells whether the arguments go together.
+
+    Raises:
+        InputError: there is no such network, or its arguments do not go together; the network's own message.
+    """
+    arguments = {k: v for k, v in network_g.items() if k != 'type'}
+    name = str(network_g.get('type'))
+    if name not in ARCH_REGISTRY:
+        raise InputError(f'network_g.type: no network {name!r}{did_you_mean(name, ARCH_REGISTRY.keys())}')
+    try:
+        with torch.device(device):
+            return ARCH_REGISTRY.get(name)(**arguments)
+    except (ValueError, TypeError) as error:
+        raise InputError(f'network_g: {name} cannot be built: {error}') from error
+    except RuntimeError:  # it looks at values while it is built, such as BasicSR's SwinIR
+        if device != 'meta':
+            raise
+        return build_network(network_g)

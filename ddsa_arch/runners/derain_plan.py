@@ -1,0 +1,120 @@
+"""Which files ``ddsa derain`` reads and writes: found out before the first of them is derained."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ddsa_arch.ops.errors import InputError
+from ddsa_arch.ops.images import IMAGE_SUFFIXES, natural_key
+from ddsa_arch.ops.videos import VIDEO_SUFFIXES, output_suffix
+
+AUTO = 'auto'
+FORMATS = (AUTO, *(suffix[1:] for suffix in IMAGE_SUFFIXES))
+COMPARED = 'compare'  # folder of the pictures of --compare
+KNOWN = ', '.join((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
+
+
+@dataclass(frozen=True)
+class Job:
+    """A file to derain, and where the result goes."""
+
+    source: Path
+    target: Path
+    name: str  # below the folder that was named, as the result is below the folder of the results
+
+    @property
+    def is_video(self) -> bool:
+        return self.source.suffix.lower() in VIDEO_SUFFIXES
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done, and what cannot be: (file, reason)."""
+
+    jobs: list[Job]
+    refused: list[tuple[Path, str]]
+
+
+def plan(
+    inputs: Sequence[str | Path], out: str | Path, image_format: str = AUTO, overwrite: bool = False
+) -> Plan:
+    """
+    Args:
+        inputs: files, folders (with all in them) and patterns such as ``photos/*.jpg``.
+        out: folder of the results, in which the folders of the input are repeated. It is not searched itself.
+        image_format: ``auto`` keeps that of each image.
+        overwrite: replace results that are there; never a file of the input.
+
+    Raises:
+        InputError: an input that is not there, or nothing that can be derained.
+    """
+    out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise InputError(f'-o {out}: is a file, wanted a folder for the results')
+    if image_format not in FORMATS:
+        raise InputError(f'--format {image_format!r} is not known; choose one of {", ".join(FORMATS)}')
+    found: dict[Path, tuple[Path, str]] = {}  # each file once, however often it is named
+    refused = []
+    for entry in inputs:
+        for path, name in _files_of(entry, out):
+            suffix = path.suffix.lower()
+            if suffix in IMAGE_SUFFIXES or suffix in VIDEO_SUFFIXES:
+                found.setdefault(path.resolve(), (path, name))
+            else:
+                refused.append((path, f'no image or video by its name (known: {KNOWN})'))
+    jobs, taken = [], {}
+    for path, name in found.values():
+        target = out / _renamed(Path(name), image_format)
+        reason = ''
+        if target in taken:
+            reason = f'its result would have the name of that of {taken[target]}, {target}; use another folder for it'
+        elif target.resolve() in found:
+            reason = f'its result would replace {target}, which is an input; use another folder'
+        elif target.exists() and not overwrite:
+            reason = f'{target} is there already; --overwrite replaces it'
+        if reason:
+            refused.append((path, reason))
+        else:
+            taken[target] = path
+            jobs.append(Job(path, target, name))
+    if not found and not refused:
+        raise InputError(f'no image or video in {", ".join(map(str, inputs))} (known: {KNOWN})')
+    return Plan(jobs, refused)
+
+
+def _files_of(entry: str | Path, out: Path) -> Iterator[tuple[Path, str]]:
+    """(file, name below the results) of what the user named; of a folder, images and videos alone."""
+    path = Path(entry)
+    if path.is_dir():
+        yield from _files_in(path, out)
+    elif path.exists():
+        yield path, path.name
+    else:
+        matches = sorted(glob.glob(str(entry), recursive=True), key=natural_key)
+        if not matches:
+            raise InputError(f'{entry}: no such file or folder')
+        for match in map(Path, matches):
+            if match.is_dir():
+                yield from _files_in(match, out)
+            else:
+                yield match, match.name
+
+
+def _files_in(folder: Path, out: Path) -> Iterator[tuple[Path, str]]:
+    results = out.resolve()
+    files = sorted((p for p in folder.rglob('*') if p.is_file()), key=lambda p: natural_key(str(p)))
+    for path in files:
+        within = path.relative_to(folder)
+        if any(part.startswith('.') for part in within.parts) or results in path.resolve().parents:
+            continue
+        if path.suffix.lower() in IMAGE_SUFFIXES or path.suffix.lower() in VIDEO_SUFFIXES:
+            yield path, str(within)
+
+
+def _renamed(name: Path, image_format: str) -> Path:
+    if name.suffix.lower() in VIDEO_SUFFIXES:
+        return name.with_suffix(output_suffix(name.suffix))
+    return name if image_format == AUTO else name.with_suffix(f'.{image_format}')
