@@ -26,3 +26,12 @@ def compile_for_training(net: nn.Module) -> None:
     for module in net.modules():
         if isinstance(module, kinds):
             module.compile(dynamic=False)  # sizes of patches are few, and PyTorch 2.13 fails on batches of any size
+
+
+def compile_for_inference(net: nn.Module) -> None:
+    """Let torch.compile compile a network as a whole for images of any size, in place.
+
+    Its weights stay as they are now: frozen, they are laid out for the processor's own products, which halves the time
+    of bfloat16 on a CPU.
+    """
+    net.compile(options={'freezing': True})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -113,9 +112,9 @@ class Derainer:
         if image.ndim not in (3, 4) or image.shape[-3] != 3:
             raise InputError(f'a tensor of shape {tuple(image.shape)} is no image; wanted (3, H, W) or (B, 3, H, W)')
         batch = image if image.ndim == 4 else image[None]
-        arrays = [one.permute(1, 2, 0).cpu().numpy() for one in batch]
         if image.dtype == torch.bfloat16:
             raise InputError('a tensor of bfloat16 is no image; give float32, and half=True for speed')
+        arrays = [one.permute(1, 2, 0).cpu().numpy() for one in batch]
         results = [torch.from_numpy(self._array(one)).permute(2, 0, 1) for one in arrays]
         derained = torch.stack(results) if results else torch.empty_like(batch)
         return derained.reshape(image.shape).to(image.device)
@@ -231,7 +230,7 @@ def choose_device(name: str | torch.device = AUTO) -> torch.device:
 def _checked_tile(tile: int | str | None, net: nn.Module) -> int | str | None:
     if tile is None or tile == AUTO:
         return tile
-    with contextlib.suppress(ValueError):
+    if isinstance(tile, str) and tile.isdecimal():
         tile = int(tile)
     multiple = getattr(net, 'size_multiple', 1)
     if not isinstance(tile, int) or tile < SMALLEST_TILE or tile % multiple:

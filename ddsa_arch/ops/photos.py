@@ -37,7 +37,7 @@ UPRIGHT = {
     8: lambda a: a.swapaxes(0, 1)[::-1],
 }
 SIXTEEN_BIT_SUFFIXES = ('.png', '.tif', '.tiff')
-WITHOUT_ALPHA = ('.jpg', '.jpeg')
+WITHOUT_ALPHA = ('.jpg', '.jpeg', '.bmp')  # Pillow reads no alpha of a BMP
 XMP_ORIENTATION = re.compile(rb'tiff:Orientation="\d"|<tiff:Orientation>\d</tiff:Orientation>')
 
 
@@ -216,8 +216,6 @@ def encode_photo(photo: Photo, suffix: str) -> tuple[bytes, tuple[str, ...]]:
         notes.append(f'{suffix} has 8 bits for a channel')
         pixels = np.rint(pixels / 257).astype(np.uint8)
     image = Image.fromarray(pixels)
-    if suffix == '.bmp' and image.mode == 'LA':
-        image = image.convert('RGBA')
     try:
         return _encode(image, suffix, photo.metadata), tuple(notes)
     except (OSError, ValueError, struct.error) as error:
@@ -231,7 +229,7 @@ def _encode(image: Image.Image, suffix: str, metadata: dict[str, Any]) -> bytes:
     kind = formats.get(suffix, suffix[1:].upper())
     how: dict[str, Any] = {
         'JPEG': {'quality': JPEG_QUALITY, 'subsampling': 0},
-        'WEBP': {'lossless': True},
+        'WEBP': {'lossless': True, 'exact': True},  # colours below full transparency too
         'TIFF': {'compression': 'tiff_lzw'},
         'PNG': {'compress_level': 4},
     }.get(kind, {})
@@ -243,7 +241,8 @@ def _encode(image: Image.Image, suffix: str, metadata: dict[str, Any]) -> bytes:
     if kind == 'TIFF' and 'exif' in kept:
         exif = Image.Exif()
         exif.load(kept['exif'])
-        kept['exif'] = _camera_tags(exif)
+        kept['exif'] = _camera_tags(exif).tobytes()
+        del how['compression']  # libtiff, which compresses, writes no block of tags such as the camera's
     out = io.BytesIO()
     image.save(out, kind, **how, **kept)
     return out.getvalue()

@@ -114,6 +114,8 @@ class VideoWriter:
                 _ffmpeg_command(path, source, info), stdin=subprocess.PIPE, stderr=subprocess.PIPE
             )
             return
+        if info.width % 2 or info.height % 2:
+            raise InputError(f'OpenCV writes no video of {info.width} x {info.height} pixels; install ffmpeg')
         code = cv2.VideoWriter.fourcc(*'mp4v')
         self.writer = cv2.VideoWriter(str(path), code, float(info.rate), (info.width, info.height))
         if not self.writer.isOpened():

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from ddsa_arch.archs.blocks.plain_form import plain_form
 from ddsa_arch.archs.building import build_network
 from ddsa_arch.archs.complexity import count_operations
-from ddsa_arch.models.compiling import compile_for_training
+from ddsa_arch.models.compiling import compile_for_inference, compile_for_training
 from ddsa_arch.models.optimisation import build_optimiser
 from ddsa_arch.models.restore import Recipe, final_output, restore
 from ddsa_arch.models.training_step import TrainingStep
@@ -156,7 +156,7 @@ def _measure(job: Job, emit: Emit) -> None:
         torch.cuda.synchronize()
     if job.compiled:
         try:
-            compile_for_training(net) if job.training else net.compile()
+            compile_for_training(net) if job.training else compile_for_inference(net)
             emit(compile_s=run())
         except Exception as error:
             if _is_out_of_memory(error):

@@ -21,7 +21,7 @@ from ddsa_arch.ops.photos import Photo, read_photo, write_photo
 from ddsa_arch.ops.pixels import to_rgb
 from ddsa_arch.ops.videos import VideoReader, has_ffmpeg, writing_video
 from ddsa_arch.runners.benchmark_networks import choose_networks
-from ddsa_arch.runners.derain_plan import COMPARED, FORMATS, Job, Plan, plan
+from ddsa_arch.runners.derain_plan import COMPARED, FORMATS, Job, plan
 from ddsa_arch.runners.option_files import import_modules
 from ddsa_arch.runners.process import keep_freed_memory, torch_settings
 
@@ -67,7 +67,7 @@ def derain_files(
     Raises:
         InputError: nothing to derain; nothing was written then.
     """
-    planned = _share(plan(inputs, out, image_format, overwrite), *shard)
+    planned = plan(inputs, out, image_format, overwrite, shard)
     report = Report(failed=list(planned.refused))
     if not planned.jobs:
         return report
@@ -89,11 +89,6 @@ def derain_files(
             bar.update()
     report.notes += [(None, note) for note in derainer.notes]
     return report
-
-
-def _share(whole: Plan, rank: int, world: int) -> Plan:
-    """The part of a plan that one of several processes does; the first of them tells what was refused."""
-    return Plan(whole.jobs[rank::world], whole.refused if rank == 0 else [])
 
 
 def _read_ahead(jobs: Sequence[Job]) -> Iterator[tuple[Job, Future[Photo] | None]]:

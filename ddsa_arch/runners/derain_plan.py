@@ -39,7 +39,11 @@ class Plan:
 
 
 def plan(
-    inputs: Sequence[str | Path], out: str | Path, image_format: str = AUTO, overwrite: bool = False
+    inputs: Sequence[str | Path],
+    out: str | Path,
+    image_format: str = AUTO,
+    overwrite: bool = False,
+    shard: tuple[int, int] = (0, 1),
 ) -> Plan:
     """
     Args:
@@ -47,6 +51,7 @@ def plan(
         out: folder of the results, in which the folders of the input are repeated. It is not searched itself.
         image_format: ``auto`` keeps that of each image.
         overwrite: replace results that are there; never a file of the input.
+        shard: (r, n): every n-th file from the r-th on; the first of the shards tells what is refused in all.
 
     Raises:
         InputError: an input that is not there, or nothing that can be derained.
@@ -65,24 +70,25 @@ def plan(
                 found.setdefault(path.resolve(), (path, name))
             else:
                 refused.append((path, f'no image or video by its name (known: {KNOWN})'))
-    jobs, taken = [], {}
-    for path, name in found.values():
-        target = out / _renamed(Path(name), image_format)
-        reason = ''
-        if target in taken:
-            reason = f'its result would have the name of that of {taken[target]}, {target}; use another folder for it'
-        elif target.resolve() in found:
-            reason = f'its result would replace {target}, which is an input; use another folder'
-        elif target.exists() and not overwrite:
-            reason = f'{target} is there already; --overwrite replaces it'
-        if reason:
-            refused.append((path, reason))
-        else:
-            taken[target] = path
-            jobs.append(Job(path, target, name))
     if not found and not refused:
         raise InputError(f'no image or video in {", ".join(map(str, inputs))} (known: {KNOWN})')
-    return Plan(jobs, refused)
+    jobs: dict[Path, Job] = {}
+    for path, name in found.values():
+        target = out / _renamed(Path(name), image_format)
+        if target in jobs:
+            other = jobs[target].source
+            refused.append((path, f'its result would have the name of that of {other}, {target}; use another folder'))
+        elif target.resolve() in found:
+            refused.append((path, f'its result would replace {target}, which is an input; use another folder'))
+        else:
+            jobs[target] = Job(path, target, name)
+    rank, world = shard
+    mine = list(jobs.values())[rank::world]  # before what is there is left out, which other shards may have written
+    there = [job for job in mine if job.target.exists() and not overwrite]
+    if rank:
+        refused = []
+    refused += [(job.source, f'{job.target} is there already; --overwrite replaces it') for job in there]
+    return Plan([job for job in mine if job not in there], refused)
 
 
 def _files_of(entry: str | Path, out: Path) -> Iterator[tuple[Path, str]]:
@@ -105,8 +111,9 @@ def _files_of(entry: str | Path, out: Path) -> Iterator[tuple[Path, str]]:
 
 def _files_in(folder: Path, out: Path) -> Iterator[tuple[Path, str]]:
     results = out.resolve()
-    files = sorted((p for p in folder.rglob('*') if p.is_file()), key=lambda p: natural_key(str(p)))
-    for path in files:
+    # a link to nothing is a file that cannot be read; pipes and devices are left alone
+    files = (p for p in folder.rglob('*') if p.is_file() or (p.is_symlink() and not p.exists()))
+    for path in sorted(files, key=lambda p: natural_key(str(p))):
         within = path.relative_to(folder)
         if any(part.startswith('.') for part in within.parts) or results in path.resolve().parents:
             continue

@@ -2,7 +2,13 @@ import pytest
 import torch
 from torch import nn
 
-from ddsa_arch.archs.weights import load_weights, read_checkpoint
+from ddsa_arch.archs.weights import (
+    about_weights,
+    load_weights,
+    read_checkpoint,
+    state_checksum,
+    write_weights,
+)
 from ddsa_arch.ops.errors import InputError
 
 
@@ -92,3 +98,56 @@ def test_a_slope_that_is_shared_loads_from_all_its_names(tmp_path):
     torch.save({k: torch.full_like(v, 0.5) for k, v in state.items()}, tmp_path / 'w.pth')
     load_weights(module, tmp_path / 'w.pth')
     assert slope.weight.item() == 0.5
+
+
+# --- files that tell what they hold ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
+@pytest.mark.parametrize('half', [False, True])
+def test_weights_are_written_with_what_there_is_to_tell(tmp_path, suffix, half):
+    about = {'licence': 'Apache-2.0', 'data': {'name': 'Rain13K', 'pairs': 13711}, 'scores': [26.9, 0.8]}
+    network = {'type': 'DDSANet', 'dim': 16, 'blocks': [1, 1, 2, 2, 2]}
+    path = tmp_path / f'w{suffix}'
+    write_weights(path, state(0.1), network, about, half)
+    checkpoint = read_checkpoint(path)
+    assert checkpoint['network_g'] == network
+    told = about_weights(checkpoint)
+    assert {k: told[k] for k in about} == about
+    assert len(told['sha256']) == 64
+    assert next(iter(checkpoint['params'].values())).dtype == (torch.float16 if half else torch.float32)
+    module = net()
+    load_weights(module, path)
+    expected = torch.tensor(0.1).half().float() if half else torch.tensor(0.1)
+    assert all((p == expected).all() and p.dtype == torch.float32 for p in module.parameters())
+
+
+def test_the_checksum_is_that_of_the_weights_alone(tmp_path):
+    for name in ('a.pth', 'b.safetensors'):
+        write_weights(tmp_path / name, state(1.0), {'type': 'A'}, {'name': name})
+    first, second = (about_weights(read_checkpoint(tmp_path / n))['sha256'] for n in ('a.pth', 'b.safetensors'))
+    assert first == second
+    assert first != state_checksum(state(2.0))
+
+
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
+def test_damaged_weights_are_named(tmp_path, suffix):
+    path = tmp_path / f'w{suffix}'
+    write_weights(path, state(1.0), {'type': 'A'}, {})
+    data = bytearray(path.read_bytes())
+    at = data.rfind(torch.tensor(1.0).numpy().tobytes())
+    data[at : at + 4] = torch.tensor(3.0).numpy().tobytes()
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r'w\.\w+ (is damaged|cannot be read)'):
+        read_checkpoint(path)
+    path.write_bytes(data[:100])
+    with pytest.raises(InputError, match=r'w\.\w+ cannot be read'):
+        read_checkpoint(path)
+
+
+def test_what_cannot_be_stored_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"w.bin ends in '.bin', wanted .pth or .safetensors"):
+        write_weights(tmp_path / 'w.bin', state(1.0), {}, {})
+    with pytest.raises(InputError, match=r'0.bias is beyond the range of float16|0.weight is beyond'):
+        write_weights(tmp_path / 'w.pth', state(1e6), {}, {}, half=True)
+    assert list(tmp_path.iterdir()) == []

@@ -19,7 +19,7 @@ def test_tiles_start_as_the_published_script_has_them(length, starts):
 def test_tiles_that_nothing_changes_give_the_image_back():
     x = torch.rand(2, 3, 50, 41, dtype=torch.float64)
     for overlap in (0, 5, 15):
-        for weight in ('uniform', 'centre'):
+        for weight in ('uniform', 'centre', 'pyramid'):
             assert torch.allclose(process_tiles(lambda t: t, x, 16, overlap, weight), x, rtol=0, atol=1e-14)
 
 
@@ -43,6 +43,11 @@ def test_the_centre_of_a_tile_counts_most():
     weight = tile_weight(128, 'centre')
     assert weight[64, 64].item() == pytest.approx(31.6, abs=0.05)
     assert weight.argmax() == 64 * 128 + 64
+
+
+def test_a_pyramid_falls_to_the_edges():
+    assert tile_weight(4, 'pyramid').tolist() == [[1, 2, 2, 1], [2, 4, 4, 2], [2, 4, 4, 2], [1, 2, 2, 1]]
+    assert tile_weight(3, 'pyramid')[1].tolist() == [2, 4, 2]
 
 
 def test_what_cannot_be_tiled_is_refused():
