@@ -44,7 +44,7 @@ setup(
     ],
     extras_require={
         'brisque': ['brisque>=0.2'],  # of which the model alone is used: pip install --no-deps brisque does too
-        'demo': ['gradio>=5'],
+        'demo': ['gradio>=6'],
         'download': ['gdown>=6.4'],  # older ones have no timeout and take an error page for the file
         'export': ['onnx>=1.17', 'onnxruntime>=1.19', 'onnxscript>=0.3'],
         'spandrel': ['spandrel>=0.4'],

@@ -28,6 +28,7 @@ TORCH_GIGABYTES = 3 if sys.platform == 'linux' else 0.3  # Linux wheels bring CU
 
 PACKAGING = ('pip', 'setuptools', 'wheel')
 TORCH = ('torch', 'torchvision')
+AFTER_TORCH = ('spandrel',)  # ask for any torch; pip would take the newest, with CUDA
 COMPILED = ('cv2', 'lmdb', 'scipy', 'skimage', 'torch')  # what may install well and yet not load
 
 # First line of .venv/install.log: a .venv without it belongs to somebody else and is never emptied.
@@ -323,7 +324,8 @@ def _install(root: Path, python: Path, torch: str, step: _Stepper) -> None:
     wanted = read_requirements(root / 'scripts' / 'requirements.txt')
     packaging = [line for line in wanted if project_name(line) in PACKAGING]
     torches = [torch, 'torchvision'] if torch else [line for line in wanted if project_name(line) in TORCH]
-    others = [line for line in wanted if project_name(line) not in PACKAGING + TORCH]
+    after = [line for line in wanted if project_name(line) in AFTER_TORCH]
+    others = [line for line in wanted if project_name(line) not in PACKAGING + TORCH + AFTER_TORCH]
     pip = [python, '-m', 'pip', 'install', '--no-input', '--progress-bar', 'off']
     alone = [*pip, '--no-deps', '--no-build-isolation']  # needs nothing that is not there already
 
@@ -338,6 +340,7 @@ def _install(root: Path, python: Path, torch: str, step: _Stepper) -> None:
         help_exec = {'PYTHONPATH': folder} if sys.version_info >= (3, 13) else {}
         step(f'Installing {BASICSR}', [*alone, BASICSR], **help_exec)
     step(f'Installing {BRISQUE}', [*alone, BRISQUE])
+    step('Installing ' + ', '.join(after), [*alone, *after])
     step('Installing ddsa_arch as it lies in this folder', [*alone, '--editable', root])
     step('Checking that the packages load', [python, '-I', '-c', 'import ' + ', '.join(COMPILED)])
 

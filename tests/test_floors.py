@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 PACKAGE = 'ddsa_arch'
-FLOORS = {'ops': 0, 'archs.blocks': 1, 'archs': 2, 'data': 2, 'losses': 2, 'metrics': 2, 'models': 3, 'runners': 4}
+FLOORS = {
+    'ops': 0, 'archs.blocks': 1, 'archs': 2, 'data': 2, 'losses': 2, 'metrics': 2, 'models': 3,
+    'runners': 4, 'mmengine': 4, 'spandrel': 4,  # ways in from outside: the command line and other toolboxes
+}  # fmt: skip
 STAIR_RAIL = ('compat', 'registration')  # all may hold it; it imports nothing of ours
 NOT_IN_OPS = ('basicsr', 'mmengine')
 
@@ -103,6 +106,8 @@ def test_every_floor_is_looked_at():
         ('ddsa_arch.data.a', 'from ddsa_arch.ops.b import c\nimport basicsr'),
         ('ddsa_arch.models.a', 'from ddsa_arch.archs.weights import load\nfrom ddsa_arch.losses.b import c'),
         ('ddsa_arch.runners.a', 'from ddsa_arch.models.b import c\nfrom ddsa_arch.runners import cli\nfrom . import d'),
+        ('ddsa_arch.mmengine', 'from mmengine.registry import MODELS\nfrom ddsa_arch.models.restore import restore'),
+        ('ddsa_arch.spandrel', 'def f():\n    import spandrel\nfrom ddsa_arch.archs.b_arch import Net'),
         ('ddsa_arch.metrics.a', 'from ddsa_arch.compat import repair\nfrom ddsa_arch.registration import d'),
         ('ddsa_arch.data.a', 'import ddsa_arch.compat\nimport ddsa_arch.ops'),
         ('ddsa_arch.compat', 'import basicsr\nimport importlib'),
@@ -129,6 +134,11 @@ def test_lawful_imports_pass(module, source):
         ('ddsa_arch.data.a', 'from ddsa_arch.archs.blocks.b import c', None),  # blocks lie lower
         ('ddsa_arch.metrics.a', 'from ddsa_arch.models.b import c', 'up'),
         ('ddsa_arch.models.a', 'from ddsa_arch.runners.b import c', 'up'),
+        ('ddsa_arch.models.a', 'import ddsa_arch.mmengine', 'up'),
+        ('ddsa_arch.runners.a', 'from ddsa_arch.spandrel import install', 'sideways'),
+        ('ddsa_arch.mmengine', 'from ddsa_arch.spandrel import install', 'sideways'),
+        ('ddsa_arch.spandrel', 'from ddsa_arch.runners.b import c', 'sideways'),
+        ('ddsa_arch.ops.a', 'from ddsa_arch.mmengine import install', 'up'),
         ('ddsa_arch.models.a', 'from ddsa_arch import archs', 'name the module, not the package'),
         ('ddsa_arch.runners.a', 'from ddsa_arch import compat', 'name the module, not the package'),
         ('ddsa_arch.runners.a', 'import ddsa_arch', 'name the module, not the package'),

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ddsa_arch.archs.building import build_network
 from ddsa_arch.archs.weights import load_weights, read_checkpoint
+from ddsa_arch.models.exported import ExportedNetwork, device_for_onnx, is_exported, is_onnx, load_exported
 from ddsa_arch.models.image_memory import ImageMemory, free_memory, is_out_of_memory
 from ddsa_arch.models.restore import Recipe, restore
 from ddsa_arch.ops.errors import InputError, did_you_mean
@@ -37,12 +38,12 @@ class Derainer:
         clean = derain(imageio.imread('photo.jpg'))
 
     Args:
-        weights: a file of ``ddsa train`` or ``ddsa export`` (.pth, .safetensors, .onnx); None takes the small DDSANet
-            that comes with the package.
+        weights: a file of ``ddsa train`` or ``ddsa export`` (.pth, .safetensors, .onnx, .pt2); None takes the small
+            DDSANet that comes with the package. A .pt2 can run code, so it must come from somebody you trust.
         network: how the network is built, for weights that do not say it: a registered name, or ``{type, arguments}``.
         device: ``auto`` takes CUDA, else MPS, else the CPU; or a name that torch knows, such as ``cuda:1``.
         half: compute in 16 bits by autocast, float16 on GPUs and bfloat16 on CPUs. What fails in it or is not finite
-            is computed again in float32.
+            is computed again in float32. Not for ONNX.
         tile: ``auto`` takes the whole image where memory is enough, else overlapping tiles as large as fit; a number
             is the side of the tiles in pixels; None takes the whole image, come what may.
         ensemble: the mean over the 8 flips and quarter turns of an image, at 8 times the cost.
@@ -65,7 +66,13 @@ class Derainer:
         ensemble: bool = False,
     ) -> None:
         self.device = choose_device(device)
-        self.net = load_derainer_network(weights, network).to(self.device, memory_format=torch.channels_last).eval()
+        if weights is not None and is_onnx(weights):
+            if half:
+                raise InputError(f'half: {weights} computes in float32; give the weights (.pth, .safetensors)')
+            self.device = device_for_onnx(self.device, asked=device != AUTO)
+        net = load_derainer_network(weights, network, self.device).eval()
+        exported = isinstance(net, ExportedNetwork)  # one that was written for its own layout of memory
+        self.net = net if exported else net.to(self.device, memory_format=torch.channels_last)
         self.half, self.ensemble, self.notes = half, ensemble, []
         self.tile = _checked_tile(tile, self.net)
         self._memory: ImageMemory | None = None
@@ -185,18 +192,42 @@ class Derainer:
             self.notes.append(sentence)
 
 
-def load_derainer_network(weights: str | Path | None, network: str | Mapping[str, Any] | None = None) -> nn.Module:
+def load_derainer_network(
+    weights: str | Path | None, network: str | Mapping[str, Any] | None = None, device: str | torch.device = 'cpu'
+) -> nn.Module:
     """The network of a weight file, on the CPU.
 
     Args:
         weights: see ``Derainer``.
         network: see ``Derainer``.
+        device: where an exported network runs, which cannot be moved.
 
     Raises:
         InputError: no such file, one that does not say how its network is built, or one of another network.
     """
     path = BUILT_IN if weights is None else Path(weights)
-    checkpoint = read_checkpoint(path)
+    if is_exported(path):
+        if network is not None:
+            raise InputError(f'network: {path} holds its network already; leave the name out')
+        return load_exported(path, device)
+    net = build_network(network_section(read_checkpoint(path), path, network))
+    load_weights(net, path)
+    return net
+
+
+def network_section(
+    checkpoint: Mapping[str, Any], path: str | Path, network: str | Mapping[str, Any] | None = None
+) -> Mapping[str, Any]:
+    """How the network of a weight file is built, ``{type, arguments}``.
+
+    Args:
+        checkpoint: from ``read_checkpoint``.
+        path: its file, for the message.
+        network: see ``Derainer``; takes the place of what the file says.
+
+    Raises:
+        InputError: nobody says it.
+    """
     section = checkpoint.get('network_g') if network is None else network
     if isinstance(section, str):
         section = {'type': section}
@@ -204,9 +235,7 @@ def load_derainer_network(weights: str | Path | None, network: str | Mapping[str
         raise InputError(
             f'{path} does not say how its network is built (no network_g); name it: --network NAME, or network=NAME'
         )
-    net = build_network(section)
-    load_weights(net, path)
-    return net
+    return section
 
 
 def choose_device(name: str | torch.device = AUTO) -> torch.device:

@@ -88,13 +88,14 @@ def test_makes_the_environment_once(environment, checkout, runner, capsys):
     assert capsys.readouterr().out == ''
 
 
-def test_basicsr_comes_after_what_it_needs_and_alone(environment, checkout, runner):
+def test_what_would_bring_other_packages_comes_after_what_it_needs_and_alone(environment, checkout, runner):
     environment.ensure_environment(checkout)
-    steps = ('setuptools==', 'numpy==', 'torch==', 'basicsr==', 'brisque==', '--editable')
+    steps = ('setuptools==', 'numpy==', 'torch==', 'basicsr==', 'brisque==', 'spandrel==', '--editable')
     order = [runner.commands.index(runner.called(name)[0]) for name in steps]
     assert order == sorted(order)
-    for name in ('basicsr==', 'brisque==', '--editable'):
-        assert {'--no-deps', '--no-build-isolation'} <= set(runner.called(name)[0])
+    for name in ('basicsr==', 'brisque==', 'spandrel==', '--editable'):
+        (command,) = runner.called(name)
+        assert {'--no-deps', '--no-build-isolation'} <= set(command)
 
 
 @pytest.mark.parametrize('name', ['setup.py', 'scripts/requirements.txt'])
@@ -322,7 +323,7 @@ def test_requirements_name_all_that_setup_py_needs(environment):
     keywords = {k.arg: k.value for k in call.keywords}
     needs = ast.literal_eval(keywords['install_requires'])
     needs += itertools.chain(*ast.literal_eval(keywords['extras_require']).values())
-    assert {environment.project_name(need) for need in needs} - {'basicsr', 'brisque'} <= names
+    assert {environment.project_name(need) for need in needs} - {'basicsr', 'brisque', 'gradio'} <= names
 
 
 def test_help_needs_no_environment(environment, quickstart, run_tests, monkeypatch, capsys):

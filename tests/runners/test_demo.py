@@ -1,0 +1,297 @@
+"""The page of ``ddsa demo``: its functions, and the page itself in a real browser."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ddsa_arch.archs.building import build_network
+from ddsa_arch.archs.weights import write_weights
+from ddsa_arch.models.derainer import Derainer
+from ddsa_arch.ops.errors import InputError
+from ddsa_arch.ops.photos import read_photo
+from ddsa_arch.ops.rain import add_rain, rain_style
+from ddsa_arch.runners import demo
+from ddsa_arch.runners.cli import main as ddsa
+
+TINY = {'type': 'DDSANet', 'dim': 8, 'blocks': [1, 1, 1, 1, 1]}
+BROWSERS = ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable')
+ORIENTATION = 0x0112
+LONGEST_START = 120  # seconds
+
+
+@pytest.fixture(scope='module')
+def weights(tmp_path_factory):
+    """A network that changes an image, but is no good."""
+    path = tmp_path_factory.mktemp('weights') / 'tiny.safetensors'
+    torch.manual_seed(0)
+    write_weights(path, build_network(TINY).state_dict(), TINY, {})
+    return path
+
+
+@pytest.fixture(scope='module')
+def derainer(weights):
+    return Derainer(weights, device='cpu')
+
+
+@pytest.fixture(scope='module')
+def rainy(photo):
+    """(150, 200, 3) uint8 BGR."""
+    return add_rain(photo[80:230, 100:300], rain_style('light'), np.random.default_rng(0))
+
+
+@pytest.fixture
+def gradio():
+    return pytest.importorskip('gradio', minversion='6', reason=f'gradio is not installed ({demo.INSTALL})')
+
+
+def bgr(data):
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+
+
+def test_photo_in_pair_out(tmp_path, derainer, rainy):
+    cv2.imwrite(str(tmp_path / 'street.png'), rainy)
+    pair = demo.derain_photo(derainer, tmp_path / 'street.png', tmp_path)
+    assert np.array_equal(bgr(pair.before.read_bytes()), rainy)
+    after = bgr(pair.after.read_bytes())
+    assert after.shape == rainy.shape
+    assert not np.array_equal(after, rainy)
+    assert np.array_equal(after, derainer(rainy, bgr=True))
+    assert (pair.after.name, pair.size, pair.notes) == ('street_derained.png', (200, 150), ())
+    assert pair.seconds > 0
+    again = demo.derain_photo(derainer, tmp_path / 'street.png', tmp_path, ensemble=True)
+    assert again.after != pair.after
+    assert not np.array_equal(bgr(again.after.read_bytes()), after)
+
+
+def test_photo_is_turned_upright(tmp_path, derainer, rainy):
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6  # to be turned clockwise
+    Image.fromarray(rainy[..., ::-1]).save(tmp_path / 'a.jpg', exif=exif)
+    pair = demo.derain_photo(derainer, tmp_path / 'a.jpg', tmp_path)
+    assert pair.size == (150, 200)
+    for path in (pair.before, pair.after):
+        with Image.open(path) as image:
+            assert image.size == (150, 200)
+            assert ORIENTATION not in image.getexif()
+
+
+def test_message_names_the_file_alone(tmp_path, derainer):
+    (tmp_path / 'broken.png').write_bytes(b'no image')
+    for act in (lambda p: demo.derain_photo(derainer, p, tmp_path), lambda p: demo.as_shown(p, tmp_path)):
+        with pytest.raises(InputError, match=r'^broken\.png: no image of a known kind'):
+            act(tmp_path / 'broken.png')
+
+
+@pytest.mark.parametrize(('suffix', 'kept'), [('png', True), ('jpg', True), ('webp', True), ('tif', False)])
+def test_browsers_get_what_they_show(tmp_path, rainy, suffix, kept):
+    path = tmp_path / f'a.{suffix}'
+    cv2.imwrite(str(path), rainy.astype(np.uint16) * 257 if suffix == 'tif' else rainy)
+    shown = demo.as_shown(path, tmp_path)
+    assert (shown == path) == kept
+    if not kept:
+        assert shown.name == 'a.png'
+        assert np.array_equal(read_photo(shown).pixels, read_photo(path).pixels)
+
+
+def test_examples_are_small_and_rainy(tmp_path):
+    paths = demo.write_examples(tmp_path / 'examples')
+    assert len(paths) == len(set(paths)) == 4
+    for path in paths:
+        assert max(bgr(path.read_bytes()).shape) <= demo.EXAMPLE_SIDE
+
+
+def test_networks_are_loaded_once_and_when_needed(derainer):
+    made = []
+    networks = demo.Networks({'a': lambda: made.append('a') or derainer, 'b': lambda: made.append('b') or derainer})
+    assert (networks.names, made) == (['a', 'b'], [])
+    assert networks['b'] is networks['b'] is derainer
+    assert made == ['b']
+    with pytest.raises(InputError, match='no network'):
+        demo.Networks({})
+
+
+def test_weights_are_named(tmp_path, monkeypatch, weights):
+    other = tmp_path / 'a=b.pth'
+    shutil.copy(weights, other)
+    assert demo.weight_files([f'small={weights}', str(weights), str(other)]) == {
+        'small': weights, 'tiny': weights, 'a=b': other,
+    }  # fmt: skip
+    monkeypatch.setattr(demo, 'BUILT_IN', weights)
+    assert demo.weight_files([]) == {demo.BUILT_IN_NAME: weights}
+    for given, complaint in [
+        (['net.pth'], 'wanted NAME=FILE'), ([f'={weights}'], 'wanted NAME=FILE'), (['a='], 'wanted NAME=FILE'),
+        (['a=none.pth'], "no file none.pth .of 'a'"), ([str(weights), f'tiny={weights}'], 'twice'),
+    ]:  # fmt: skip
+        with pytest.raises(InputError, match=complaint):
+            demo.weight_files(given)
+
+
+def test_port(capsys, weights):
+    with socket.create_server((demo.HOST, 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match=f'--port {port}: another program has it'):
+            demo.free_port(demo.HOST, port)
+        assert ddsa(['demo', '--weights', str(weights), '--device', 'cpu', '--no-browser', '--port', str(port)]) == 2
+        assert capsys.readouterr().err.count('\n') == 1
+    assert demo.free_port(demo.HOST, port) == port
+    assert demo.FIRST_PORT <= demo.free_port(demo.HOST) < demo.FIRST_PORT + demo.PORTS
+    with pytest.raises(InputError, match='--port 70000: wanted'):
+        demo.free_port(demo.HOST, 70000)
+    with pytest.raises(InputError, match=r'--host 192\.0\.2\.1: cannot be served here'):
+        demo.free_port('192.0.2.1')
+
+
+def test_missing_gradio_is_told(monkeypatch, capsys, weights):
+    monkeypatch.setitem(sys.modules, 'gradio', None)
+    assert ddsa(['demo', '--weights', str(weights)]) == 2
+    assert "pip install 'ddsa_arch[demo]'" in capsys.readouterr().err
+
+
+def test_outdated_gradio_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'gradio', type(sys)('gradio'))
+    sys.modules['gradio'].__version__ = '4.44.1'
+    with pytest.raises(InputError, match=r'gradio 4\.44\.1 is too old'):
+        demo.import_gradio()
+
+
+def test_errors_are_shown_on_the_page(gradio, tmp_path, derainer, rainy, monkeypatch):
+    monkeypatch.setenv('GRADIO_TEMP_DIR', str(tmp_path))
+    cv2.imwrite(str(tmp_path / 'a.png'), rainy)
+    (tmp_path / 'broken.png').write_bytes(b'no image')
+    page = demo.build_demo({'a': derainer, 'b': lambda: demo.Derainer('none.pth')})
+    derain = next(event.fn for event in page.fns.values() if event.name == 'derain')
+    pair, told, _ = derain(str(tmp_path / 'a.png'), 'a', False)
+    assert [Path(path).name for path in pair] == ['a.png', 'a_derained.png']
+    assert told.startswith('**200 × 150 pixels** in **')
+    for path, network, complaint in [(None, 'a', 'no photo yet'), ('a.png', 'b', 'no file none.pth'),
+                                     ('broken.png', 'a', '^broken.png: no image')]:  # fmt: skip
+        with pytest.raises(gradio.Error) as caught:
+            derain(path and str(tmp_path / path), network, False)
+        assert re.search(complaint, caught.value.message)
+
+
+def test_pages_lose_what_lies_elsewhere():
+    page = (
+        b'<head><link rel="preconnect"\n href="https://fonts.gstatic.com" crossorigin /><link href="./a.css">'
+        b'<script\n src="https://cdnjs.cloudflare.com/x.js" async\n></script><script src="./a.js"></script></head>'
+        b'<a href="https://example.org">a</a>'
+    )
+    wanted = b'<head><link href="./a.css"><script src="./a.js"></script></head><a href="https://example.org">a</a>'
+    assert demo.ELSEWHERE.sub(b'', page) == wanted
+
+
+@pytest.fixture
+def browser():
+    sync_api = pytest.importorskip('playwright.sync_api', reason='playwright is not installed')
+    with sync_api.sync_playwright() as playwright:
+        found = next(filter(None, map(shutil.which, BROWSERS)), None)
+        if found is None and not Path(playwright.chromium.executable_path).is_file():
+            pytest.skip(f'no browser: looked for {", ".join(BROWSERS)} and for what `playwright install` brings')
+        browser = playwright.chromium.launch(executable_path=found, args=['--no-sandbox'])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def server(gradio, tmp_path, weights):
+    """The address of a running ``ddsa demo``; in the end Ctrl-C stops it, and leaves no files."""
+    temporary = tmp_path / 'temporary'
+    temporary.mkdir()
+    with socket.create_server((demo.HOST, 0)) as free:
+        port = free.getsockname()[1]
+    arguments = ['demo', '--no-browser', '--device', 'cpu', '--port', str(port)]
+    arguments += ['--weights', f'first={weights}', f'second={weights}']
+    with open(tmp_path / 'log.txt', 'w', encoding='utf-8') as log:
+        process = subprocess.Popen(
+            [sys.executable, '-m', 'ddsa_arch.runners.cli', *arguments], stdout=log, stderr=subprocess.STDOUT,
+            env=os.environ | {'OMP_NUM_THREADS': '1', 'TMPDIR': str(temporary)}, cwd=tmp_path,
+        )  # fmt: skip
+    try:
+        address = f'http://{demo.HOST}:{port}'
+        began = time.monotonic()
+        while address not in (said := (tmp_path / 'log.txt').read_text('utf-8')):
+            assert process.poll() is None, said
+            assert time.monotonic() - began < LONGEST_START, said
+            time.sleep(0.1)
+        yield address
+        said = (tmp_path / 'log.txt').read_text('utf-8')
+        assert said.splitlines()[-1] == f'The page is at {address}'
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+        assert list(temporary.iterdir()) == []
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.skipif(sys.platform == 'win32', reason='no SIGINT to one process')
+def test_page_in_a_browser(browser, server, tmp_path, rainy):
+    cv2.imwrite(str(tmp_path / 'street.png'), rainy)
+    cv2.imwrite(str(tmp_path / 'large.png'), cv2.resize(rainy, (1600, 1200)))
+    (tmp_path / 'broken.png').write_bytes(b'no image')
+    page = browser.new_context(viewport={'width': 1200, 'height': 900}).new_page()
+    complaints = []
+    page.on('console', lambda message: message.type == 'error' and complaints.append(message.text))
+    page.on('pageerror', lambda error: complaints.append(str(error)))
+    page.on('request', lambda request: request.url.startswith((server, 'data:', 'blob:'))
+            or complaints.append(request.url))  # fmt: skip
+    page.goto(server)
+    page.wait_for_selector('#derain')
+
+    def pictures(old=''):
+        """The two of the slider, once the second is a new one."""
+        page.wait_for_function(
+            """(old) => {const found = [...document.querySelectorAll('#slider img')];
+            return found.length == 2 && found.every((i) => i.complete && i.naturalWidth) && found[1].src != old}""",
+            arg=old,
+        )  # fmt: skip
+        found = page.locator('#slider img')
+        return [(found.nth(i).get_attribute('src'), found.nth(i).evaluate('(i) => [i.naturalWidth, i.naturalHeight]'))
+                for i in range(2)]  # fmt: skip
+
+    page.set_input_files('#photo input[type=file]', tmp_path / 'street.png')
+    page.wait_for_selector('#photo img')
+    page.click('#derain')
+    shown = pictures()
+    assert [size for _, size in shown] == [[200, 150]] * 2
+    before, after = (bgr(page.request.get(source).body()) for source, _ in shown)
+    assert np.array_equal(before, rainy)
+    assert after.shape == rainy.shape
+    assert not np.array_equal(after, rainy)
+    assert re.search(r'200 × 150 pixels in \d+\.\d s by first on cpu', page.inner_text('#told'))
+    with page.expect_download() as download:
+        page.click('#download')
+    assert download.value.suggested_filename == 'street_derained.png'
+    assert np.array_equal(bgr(Path(download.value.path()).read_bytes()), after)
+    page.screenshot(path=tmp_path / 'result.png', full_page=True)
+
+    page.locator('#photo button:not([disabled])').first.click()  # takes the photo away
+    page.set_input_files('#photo input[type=file]', tmp_path / 'broken.png')
+    page.get_by_text('broken.png: no image of a known kind').wait_for()
+    page.locator('#photo img').wait_for(state='detached')
+    page.screenshot(path=tmp_path / 'error.png', full_page=True)
+    page.locator('#examples img').first.click()
+    page.click('#derain')
+    assert pictures(shown[1][0])[1][1] == [451, 300]
+    page.screenshot(path=tmp_path / 'example.png', full_page=True)
+    assert complaints == []
+
+    # Ctrl-C comes in the middle of this
+    page.locator('#photo button:not([disabled])').first.click()
+    page.set_input_files('#photo input[type=file]', tmp_path / 'large.png')
+    page.wait_for_function("document.querySelector('#photo img')?.naturalWidth == 1600")
+    page.click('#ensemble input')
+    page.click('#derain')
+    page.get_by_text('removing the rain').wait_for()
