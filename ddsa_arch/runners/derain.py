@@ -5,15 +5,18 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from ddsa_arch.models.derainer import AUTO, Derainer
+from ddsa_arch.models.derainer import AUTO, BUILT_IN, Derainer
+from ddsa_arch.models.exported import is_exported, is_onnx
 from ddsa_arch.ops.errors import InputError
 from ddsa_arch.ops.figures import side_by_side
 from ddsa_arch.ops.images import write_image
@@ -27,6 +30,7 @@ from ddsa_arch.runners.process import keep_freed_memory, torch_settings
 
 EXIT_FAILED = 1  # some files were not derained
 READ_AHEAD = 2  # images
+BACKENDS = (AUTO, 'torch', 'onnx')
 
 
 @dataclass
@@ -159,7 +163,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     network = choose_networks([args.network])[0].network_g if args.network else None
 
     def derainer() -> Derainer:
-        return Derainer(args.weights, network, _device(args.device), args.half, _tile(args.tile), args.ensemble)
+        how = {
+            'device': _device(args.device), 'half': args.half, 'tile': _tile(args.tile), 'ensemble': args.ensemble
+        }
+        return _derainer(args.weights, network, args.backend, how)
 
     rank, world = int(os.environ.get('RANK', '0')), int(os.environ.get('WORLD_SIZE', '1'))
     with torch_settings(args.tf32, False, args.threads):
@@ -176,6 +183,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.compare and report.done:
         print(f'before and after in {Path(args.out) / COMPARED}')
     return EXIT_FAILED if report.failed else 0
+
+
+def _derainer(
+    weights: str | None, network: Mapping[str, Any] | None, backend: str, how: Mapping[str, Any]
+) -> Derainer:
+    """On the backend that was asked for, for which the weights may have to be exported."""
+    path = BUILT_IN if weights is None else Path(weights)
+    if backend == 'torch' and is_onnx(path):
+        raise InputError(f'--backend torch: {path} is one of ONNX; give the weights (.pth, .safetensors) or a .pt2')
+    if backend != 'onnx' or is_onnx(path):
+        return Derainer(weights, network, **how)
+    if is_exported(path):
+        raise InputError(f'--backend onnx: {path} is one of torch.export; give a .onnx or the weights')
+    if how['half']:
+        raise InputError('--backend onnx computes in float32; leave out --half, or take --backend torch')
+    with tempfile.TemporaryDirectory() as folder:  # read into memory, so that it need not stay
+        derainer = Derainer(export(path, Path(folder) / 'network.onnx', network=network, sizes=SIZES[:1]).path, **how)
+    derainer.notes.append(f'{path} was exported for this run; `ddsa export {path} -o FILE.onnx` does it once for all')
+    return derainer
 
 
 def _shown(path: Path) -> str:
@@ -203,6 +229,7 @@ def _parser() -> argparse.ArgumentParser:
     add('inputs', nargs='+', metavar='INPUT', help='images, videos, folders of them, or patterns in quotes')
     add('-o', '--out', required=True, metavar='DIR', help='folder of the results, with the folders of the input')
     add('--weights', metavar='FILE', help='of ddsa train or ddsa export (the small network of the package)')
+    add('--backend', default=AUTO, choices=BACKENDS, help='what computes: torch, or onnxruntime (auto: by the weights)')
     add('--network', metavar='NAME', help='a name of ddsa networks or an option file, for weights that say none')
     add('--imports', nargs='+', metavar='MODULE', help='modules of your own in which the network is registered')
     add('--format', default=AUTO, metavar='FORMAT', help=f'of the images: {", ".join(FORMATS)} (auto: as each is)')

@@ -110,7 +110,7 @@ RESTORE: Section = {
     'tile_size': Key(int, None, 'Derain in overlapping tiles of this side; absent for whole images.', 'px', minimum=1),
     'tile_overlap': Key(int, PLAIN.tile_overlap, 'Pixels that neighbouring tiles share.', 'px', minimum=0),
     'tile_weight': Key(
-        str, PLAIN.tile_weight, 'How tiles are averaged: all pixels alike, the centre most (IDT), or falling to the edges.',
+        str, PLAIN.tile_weight, 'How tiles are averaged: pixels alike, the centre most (IDT), falling to the edges.',
         choices=TILE_WEIGHTS,
     ),
     'batch_statistics': Key(bool, PLAIN.batch_statistics, 'Batch norm by the image itself (UMRL, DID-MDN).'),
