@@ -106,7 +106,8 @@ def write_weights(
     with atomic_path(path) as part:
         if suffix == SAFETENSORS:
             told = json.dumps({'network_g': dict(network_g), **block}, ensure_ascii=False)
-            safetensors.torch.save_file({k: v.clone() for k, v in stored.items()}, part, {'format': 'pt', BLOCK: told})
+            tensors = {k: v.clone() for k, v in stored.items()}  # none may share memory
+            part.write_bytes(safetensors.torch.save(tensors, {'format': 'pt', BLOCK: told}))  # save_file: for one user
         else:
             torch.save({'params': stored, 'network_g': dict(network_g), BLOCK: block}, part)
 

@@ -25,6 +25,7 @@ from ddsa_arch.ops.pixels import to_rgb
 from ddsa_arch.ops.videos import VideoReader, has_ffmpeg, writing_video
 from ddsa_arch.runners.benchmark_networks import choose_networks
 from ddsa_arch.runners.derain_plan import COMPARED, FORMATS, Job, plan
+from ddsa_arch.runners.export import SIZES, export
 from ddsa_arch.runners.option_files import import_modules
 from ddsa_arch.runners.process import keep_freed_memory, torch_settings
 

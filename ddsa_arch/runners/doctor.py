@@ -16,7 +16,8 @@ from ddsa_arch.compat import REPAIRS
 from ddsa_arch.runners.process import can_keep_memory
 
 PACKAGES = (
-    'ddsa_arch', 'basicsr', 'torch', 'torchvision', 'mmengine', 'numpy', 'opencv-python', 'lmdb', 'scipy', 'brisque'
+    'ddsa_arch', 'basicsr', 'torch', 'torchvision', 'mmengine', 'numpy', 'opencv-python', 'pillow', 'lmdb', 'scipy',
+    'safetensors', 'brisque', 'onnxruntime', 'spandrel', 'gradio',
 )  # fmt: skip
 REGISTRIES = (ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY)
 TOOLBOX_FILES = ('train.py', 'test.py', 'models/sr_model.py', 'archs/swinir_arch.py', 'data/paired_image_dataset.py')

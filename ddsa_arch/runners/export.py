@@ -1,0 +1,286 @@
+"""``ddsa export``: a network as ONNX or torch.export, to run without this package; or its weights in another file."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+from ddsa_arch.archs.blocks.plain_form import plain_form
+from ddsa_arch.archs.blocks.strips import whole_image
+from ddsa_arch.archs.cards import CARDS
+from ddsa_arch.archs.weights import BLOCK, CHECKSUM, about_weights, read_checkpoint, state_checksum, write_weights
+from ddsa_arch.models.derainer import BUILT_IN, load_derainer_network, network_section
+from ddsa_arch.models.exported import INPUT, OUTPUT, first_line, import_for_export, is_exported, load_exported
+from ddsa_arch.models.restore import final_output
+from ddsa_arch.ops.atomic import atomic_path
+from ddsa_arch.ops.errors import InputError
+from ddsa_arch.ops.tables import markdown_table
+from ddsa_arch.runners.benchmark_networks import choose_networks
+from ddsa_arch.runners.option_files import import_modules
+
+SUFFIXES = {'onnx': '.onnx', 'torch_export': '.pt2', 'safetensors': '.safetensors', 'pth': '.pth'}
+PROGRAMS = ('onnx', 'torch_export')  # formats that hold the network and not its weights alone
+SIZES = ((64, 64), (96, 128), (136, 72))  # at which what was written is compared with the network
+TOLERANCE = 1e-4  # between their outputs in float32; of the largest value, where that is above 1
+ONNX_BYTES = 1_500_000_000  # of weights; a file of ONNX holds 2 GiB, and the exporter splits it from here on
+EXAMPLE = (48, 64)  # pixels, more or less, of the image by which a network is traced
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Args:
+        path: the file.
+        size: in bytes.
+        sha256: of the file.
+        parity: (height, width, largest difference from the network), one for each size.
+    """
+
+    path: Path
+    size: int
+    sha256: str
+    parity: list[tuple[int, int, float]]
+
+
+def export(
+    weights: str | Path | None,
+    out: str | Path,
+    export_format: str | None = None,
+    half: bool = False,
+    about: Mapping[str, Any] | None = None,
+    network: str | Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    sizes: Sequence[tuple[int, int]] = SIZES,
+) -> Exported:
+    """Write a network or its weights into a file, and compare what was written with the network.
+
+    Args:
+        weights: a file of ``ddsa train``; None takes those that come with the package.
+        out: the file; ``.onnx``, ``.pt2``, ``.safetensors`` or ``.pth``.
+        export_format: ``onnx``, ``torch_export``, ``safetensors`` or ``pth``; None takes that of the name of ``out``.
+        half: store float16, in the latter two.
+        about: joins what the weights tell of themselves, and takes its place where both tell.
+        network: a registered name, or ``{type, arguments}``, for weights that do not say it.
+        overwrite: replace ``out`` if it is there.
+        sizes: H and W of the images for the comparison, brought to what the network takes.
+
+    Raises:
+        InputError: what was given cannot be used, a package is missing, the network cannot be exported, or what was
+            written gives other numbers; nothing is left behind then.
+    """
+    out, path = Path(out), BUILT_IN if weights is None else Path(weights)
+    export_format = _checked_format(out, export_format)
+    if half and export_format in PROGRAMS:
+        raise InputError(f'--half: {export_format} is written in float32; float16 is for safetensors and pth')
+    if is_exported(path):
+        raise InputError(f'weights: {path} is exported already; give the weights (.pth, .safetensors)')
+    if out.exists() and not overwrite:
+        raise InputError(f'{out} is there already; --overwrite replaces it')
+    for package in ('onnx', 'onnxscript', 'onnxruntime') if export_format == 'onnx' else ():
+        import_for_export(package)
+    checkpoint = read_checkpoint(path)
+    section = dict(network_section(checkpoint, path, network))
+    net = load_derainer_network(path, network).eval()
+    told = {**about_weights(checkpoint), **json.loads(json.dumps(dict(about or {}), default=str))}
+    with atomic_path(out) as part, tempfile.TemporaryDirectory(dir=out.parent, prefix=f'.{out.name}.') as folder:
+        made = Path(folder) / out.with_suffix(SUFFIXES[export_format]).name
+        if export_format in PROGRAMS:
+            _write_program(made, net, {**told, 'network_g': section, CHECKSUM: state_checksum(net.state_dict())})
+            written = load_exported(made)
+        else:
+            write_weights(made, net.state_dict(), section, told, half)
+            written = load_derainer_network(made).eval()
+        parity = _parity(written, net, sizes, None if half else TOLERANCE)
+        del written  # on some systems its file could not be moved
+        left = sorted(p.name for p in Path(folder).iterdir() if p != made)
+        if left:
+            raise InputError(f'{out}: the network does not fit into one file, {", ".join(left)} would lie beside it')
+        os.replace(made, part)
+    return Exported(out, out.stat().st_size, _file_checksum(out), parity)
+
+
+def _checked_format(out: Path, export_format: str | None) -> str:
+    known = ', '.join(f'{name} ({suffix})' for name, suffix in SUFFIXES.items())
+    if export_format is None:
+        for name, suffix in SUFFIXES.items():
+            if out.suffix.lower() == suffix:
+                return name
+        raise InputError(f'-o {out}: its name tells no format; wanted one of {known}')
+    if export_format not in SUFFIXES:
+        raise InputError(f'--format {export_format!r} is not known; choose one of {known}')
+    if out.suffix.lower() != SUFFIXES[export_format]:
+        raise InputError(
+            f'-o {out}: a file of --format {export_format} ends in {SUFFIXES[export_format]}; '
+            f'try {out.with_suffix(SUFFIXES[export_format])}'
+        )
+    return export_format
+
+
+# --- the network as a program ------------------------------------------------------------------------------
+
+
+class _Final(nn.Module):
+    """The final image of a network alone."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, rain: Tensor) -> Tensor:
+        return final_output(self.net(rain))
+
+
+def _write_program(path: Path, net: nn.Module, about: Mapping[str, Any]) -> None:
+    size = sum(value.numel() * value.element_size() for value in net.state_dict().values())
+    if path.suffix == SUFFIXES['onnx'] and size > ONNX_BYTES:
+        raise InputError(f'{size / 1e9:.1f} GB of weights do not fit into a file of ONNX; take .pt2')
+    multiple, fixed = size_multiple_of(net), getattr(net, 'fixed_size', None)
+    try:
+        with _quiet():
+            program, batch = _program(net, multiple, fixed)
+            block = {**about, 'size_multiple': multiple, 'fixed_size': fixed, 'batch': batch}
+            text = json.dumps(block, ensure_ascii=False)
+            if path.suffix == SUFFIXES['onnx']:
+                names = {'input_names': [INPUT], 'output_names': [OUTPUT]}
+                onnx = torch.onnx.export(program, dynamo=True, verbose=False, optimize=False, **names)
+                with contextlib.suppress(Exception):  # the optimiser stumbles over some graphs, which run without it
+                    onnx.optimize()
+                for part in onnx.model.graph.all_nodes():
+                    part.metadata_props.clear()  # lines of code, with paths of this machine
+                onnx.model.metadata_props[BLOCK] = text
+                onnx.save(path, external_data=False)
+            else:
+                torch.export.save(program, path, extra_files={BLOCK: text})
+    except Exception as error:  # of any kind, from any layer of the exporter
+        raise InputError(f'{type(net).__name__} cannot be exported as {path.suffix}: {first_line(error)}') from error
+
+
+def _program(net: nn.Module, multiple: int, fixed: int | None) -> tuple[torch.export.ExportedProgram, int | None]:
+    """The network for any H and W, and for any B where that can be; and the only B, if there is one."""
+    if fixed:
+        height = width = fixed
+        axes = {}
+    else:
+        height, width = (multiple * max(place + 2, -(-side // multiple)) for place, side in enumerate(EXAMPLE))
+        axes = {axis: multiple * torch.export.Dim(name) if multiple > 1 else torch.export.Dim(name)
+                for axis, name in ((2, 'h'), (3, 'w'))}  # fmt: skip
+
+    def traced(batch: int, axes: Mapping[int, Any]) -> torch.export.ExportedProgram:
+        rain = torch.rand(batch, 3, height, width)
+        # the plain form asks for no size, and gradients are on so that no layer chooses a form for inference
+        with plain_form(), torch.enable_grad():
+            program = torch.export.export(_Final(net), (rain,), dynamic_shapes={'rain': dict(axes)}, strict=False)
+        for part in program.graph_module.modules():
+            for node in part.graph.nodes if isinstance(part, torch.fx.GraphModule) else ():
+                node.meta.pop('stack_trace', None)  # lines of code, with paths of this machine
+                if node.target is torch.ops.aten.view.default:  # what was a view here may need a copy elsewhere
+                    node.target = torch.ops.aten.reshape.default
+        return program
+
+    try:
+        return traced(2, {0: torch.export.Dim('batch'), **axes}), None
+    except Exception:  # of any kind; where the batch is not to blame, the next line fails too
+        return traced(1, axes), 1
+
+
+def size_multiple_of(net: nn.Module) -> int:
+    """Of H and W: what the network says of itself, or what its card does."""
+    if hasattr(net, 'size_multiple'):
+        return net.size_multiple
+    return next((c.size_multiple for c in CARDS if c.network == type(net).__name__ and c.size_multiple), 1)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the remarks of the exporters, which are about themselves."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            yield
+    finally:
+        logging.disable(before)
+
+
+# --- what was written --------------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def _parity(
+    written: nn.Module, net: nn.Module, sizes: Sequence[tuple[int, int]], tolerance: float | None
+) -> list[tuple[int, int, float]]:
+    multiple, fixed = size_multiple_of(net), getattr(net, 'fixed_size', None)
+    taken = [(fixed, fixed)] if fixed else [tuple(side + -side % multiple for side in size) for size in sizes]
+    found = []
+    for height, width in dict.fromkeys(taken):
+        rain = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(height * width))
+        with whole_image():
+            wanted = final_output(net(rain))
+            difference = float((final_output(written(rain)) - wanted).abs().max())
+        limit = float('inf') if tolerance is None else tolerance * max(1.0, float(wanted.abs().max()))
+        if not difference <= limit:  # NaN too
+            raise InputError(
+                f'what was written differs from {type(net).__name__} by {difference:.2g} at {height} x {width}, '
+                f'wanted {limit:.2g} at most; nothing was kept'
+            )
+        found.append((height, width, difference))
+    return found
+
+
+def _file_checksum(path: Path) -> str:
+    with open(path, 'rb') as file:
+        digest = hashlib.sha256()
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _read_about(path: str | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        about = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InputError(f'--about {path} cannot be read: {first_line(error)}') from error
+    if not isinstance(about, dict):
+        raise InputError(f'--about {path}: holds a {type(about).__name__}, wanted a mapping such as `licence: CC0`')
+    return about
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog='ddsa export', description=__doc__)
+    add = parser.add_argument
+    add('weights', nargs='?', metavar='WEIGHTS', help='of ddsa train (the small network of the package)')
+    add('-o', '--out', required=True, metavar='FILE', help=f'of a name in {", ".join(SUFFIXES.values())}')
+    add('--format', metavar='FORMAT', help=f'{", ".join(SUFFIXES)} (by the name of FILE)')
+    add('--half', action='store_true', help='store float16, in safetensors and pth')
+    add('--network', metavar='NAME', help='a name of ddsa networks or an option file, for weights that say none')
+    add('--imports', nargs='+', metavar='MODULE', help='modules of your own in which the network is registered')
+    add('--about', metavar='FILE.yml', help='what the file shall tell of itself: training, data, scores, licence')
+    add('--overwrite', action='store_true', help='replace FILE if it is there')
+    args = parser.parse_args(argv)
+    import_modules(args.imports)
+    network = choose_networks([args.network])[0].network_g if args.network else None
+    about = _read_about(args.about)
+    done = export(args.weights, args.out, args.format, args.half, about, network, args.overwrite)
+    rows = [(f'{height} x {width}', f'{difference:.2g}') for height, width, difference in done.parity]
+    print(markdown_table(rows, ('H x W', 'largest difference')))
+    print(f'{done.path}: {done.size / 1e6:.2f} MB')
+    print(f'SHA-256 {done.sha256}')
+    return 0
