@@ -188,8 +188,6 @@ def _program(net: nn.Module, multiple: int, fixed: int | None) -> tuple[torch.ex
         for part in program.graph_module.modules():
             for node in part.graph.nodes if isinstance(part, torch.fx.GraphModule) else ():
                 node.meta.pop('stack_trace', None)  # lines of code, with paths of this machine
-                if node.target is torch.ops.aten.view.default:  # what was a view here may need a copy elsewhere
-                    node.target = torch.ops.aten.reshape.default
         return program
 
     try:

@@ -29,9 +29,14 @@ pytest.importorskip('onnxruntime')
 
 TINY = {'type': 'DDSANet', 'dim': 8, 'blocks': [1, 1, 1, 1, 1]}
 SMALLEST = {**TINY, 'blocks': [1, 0, 0, 0, 0]}  # a block costs seconds
-# why a network of the comparison cannot be exported
+# why a network of the comparison cannot be exported, with torch 2.13
 NO_CHOLESKY = 'No ONNX function found for .*linalg_cholesky'
-REFUSED = {('DGUNet', '.onnx'): NO_CHOLESKY, ('DGUNetPlus', '.onnx'): NO_CHOLESKY}
+OTHER_STRIDES = 'Cannot view a tensor'  # torch traces one form of attention and writes another
+REFUSED = {
+    ('DGUNet', '.onnx'): NO_CHOLESKY, ('DGUNetPlus', '.onnx'): NO_CHOLESKY,
+    ('IDT', '.onnx'): OTHER_STRIDES, ('Uformer', '.onnx'): OTHER_STRIDES,
+    ('DerainNet', '.onnx'): "not 'SymbolicTensor'",  # a remainder by the size of the image
+}  # fmt: skip
 
 
 class Dim(nn.Module):
