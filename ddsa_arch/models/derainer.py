@@ -249,7 +249,7 @@ def choose_device(name: str | torch.device = AUTO) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError) as error:
         hint = did_you_mean(str(name), (AUTO, 'cpu', 'cuda', 'mps'))
         reason = str(error).splitlines()[0]
         raise InputError(f'device {str(name)!r} cannot be used here: {reason}{hint}') from error
