@@ -29,7 +29,7 @@ from ddsa_arch.models.compiling import compile_for_training
 from ddsa_arch.models.gathering import gather, interleave, shared_loader
 from ddsa_arch.models.kept_images import KeptImage
 from ddsa_arch.models.objectives import Objectives
-from ddsa_arch.models.optimisation import build_optimiser, build_schedulers
+from ddsa_arch.models.optimisation import build_optimiser, build_schedulers, plan_of
 from ddsa_arch.models.progressive import ProgressivePatches
 from ddsa_arch.models.protocol import protocol_block
 from ddsa_arch.models.restore import Recipe, restore, to_uint8
@@ -58,6 +58,7 @@ class DerainModel(SRModel):
     def __init__(self, opt: dict[str, Any]) -> None:
         layout = torch.channels_last if opt.get('channels_last') else torch.contiguous_format
         self.memory_format = layout
+        self.plan = plan_of(opt) if opt['is_train'] else {}
         self.recipe = Recipe(**(opt['val'].get('restore') or {}))
         super().__init__(opt)
         folder = opt['path']['experiments_root'] if self.is_train else opt['path']['results_root']
@@ -277,6 +278,7 @@ class DerainModel(SRModel):
             'schedulers': [s.state_dict() for s in self.schedulers],
             'best_metric_results': self.best_results(),
             'skipped': self.skipped,
+            'plan': self.plan,
         }
         if self.step.scaler:
             state['scaler'] = self.step.scaler.state_dict()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -27,6 +28,39 @@ SCHEDULERS = {
     for name, kind in vars(mmengine_schedulers).items()
     if name.endswith('LR') and name != 'ReduceOnPlateauLR' and isinstance(kind, type)
 } | BASICSR_SCHEDULERS
+
+PLAN = ('optim_g', 'scheduler')  # of the options in train: what a training state brings back as it was
+
+
+def plan_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What the options say of the optimiser and the learning rate."""
+    return copy.deepcopy({key: options['train'].get(key) for key in PLAN})
+
+
+def check_plan(state: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    """Refuse to resume where the options ask for another optimiser or schedule than the state would bring back.
+
+    Args:
+        state: of a training; those of older releases do not tell, and pass.
+        options: of the run that goes on.
+
+    Raises:
+        InputError: they differ; its message names the keys.
+    """
+    begun, wanted = state.get('plan') or {}, plan_of(options)
+    changed = [line for key in begun for line in _differences(f'train.{key}', begun[key], wanted.get(key))]
+    if changed:
+        raise InputError(
+            f'the run began with other options: {"; ".join(changed)}. A resumed run keeps its optimiser and its '
+            'schedule: put these back, or begin a new run from its weights (path.pretrain_network_g)'
+        )
+
+
+def _differences(name: str, begun: Any, wanted: Any) -> list[str]:
+    if isinstance(begun, Mapping) and isinstance(wanted, Mapping):
+        keys = [*begun, *(key for key in wanted if key not in begun)]
+        return [d for key in keys for d in _differences(f'{name}.{key}', begun.get(key), wanted.get(key))]
+    return [] if begun == wanted else [f'{name} was {begun}, now {wanted}']
 
 
 def build_optimiser(name: str, params: Iterable[Parameter], **options: Any) -> Optimizer:

@@ -10,6 +10,7 @@ from basicsr.utils.misc import check_resume
 
 from ddsa_arch.archs.building import build_network
 from ddsa_arch.models.checkpoints import remove_parts, states_by_iteration, usable_state
+from ddsa_arch.models.optimisation import check_plan
 from ddsa_arch.ops.errors import InputError
 
 
@@ -24,7 +25,8 @@ def resume_state(options: dict[str, Any], report: Callable[[str], None]) -> dict
         report: gets a sentence for each state that cannot be used and is passed over.
 
     Raises:
-        InputError: ``path.resume_state`` names a state that cannot be used.
+        InputError: ``path.resume_state`` names a state that cannot be used, or the options ask for another optimiser
+            or schedule than the state has.
     """
     paths = options['path']
     models, states = paths['models'], paths['training_states']
@@ -33,19 +35,26 @@ def resume_state(options: dict[str, Any], report: Callable[[str], None]) -> dict
     net = build_network(options['network_g'], 'meta')
     for path in states_by_iteration(states).values() if options['auto_resume'] else ():
         try:
-            return _take(path, usable_state(path, models, net), options)
+            state = usable_state(path, models, net)
         except InputError as error:
             report(f'passed over a training state: {error}')
+            continue
+        return _take(path, state, options)
     path = paths.get('resume_state')
     if not path:
         return None
     try:
-        return _take(Path(path), usable_state(path, models, net), options)
+        state = usable_state(Path(path), models, net)
     except InputError as error:
         raise InputError(f'path.resume_state: {error}; name another, or drop it to begin anew') from error
+    return _take(Path(path), state, options)
 
 
 def _take(path: Path, state: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    try:
+        check_plan(state, options)
+    except InputError as error:
+        raise InputError(f'{path}: {error}') from error
     options['path']['resume_state'] = str(path)
     check_resume(options, state['iter'])
     return state

@@ -22,7 +22,7 @@ from ddsa_arch.models.derainer import Derainer
 from ddsa_arch.ops.errors import InputError
 from ddsa_arch.ops.photos import read_photo
 from ddsa_arch.ops.rain import add_rain, rain_style
-from ddsa_arch.runners import demo
+from ddsa_arch.runners import demo, demo_page, demo_server
 from ddsa_arch.runners.cli import main as ddsa
 
 TINY = {'type': 'DDSANet', 'dim': 8, 'blocks': [1, 1, 1, 1, 1]}
@@ -53,7 +53,7 @@ def rainy(photo):
 
 @pytest.fixture
 def gradio():
-    return pytest.importorskip('gradio', minversion='6', reason=f'gradio is not installed ({demo.INSTALL})')
+    return pytest.importorskip('gradio', minversion='6', reason=f'gradio is not installed ({demo_server.INSTALL})')
 
 
 def bgr(data):
@@ -62,7 +62,7 @@ def bgr(data):
 
 def test_photo_in_pair_out(tmp_path, derainer, rainy):
     cv2.imwrite(str(tmp_path / 'street.png'), rainy)
-    pair = demo.derain_photo(derainer, tmp_path / 'street.png', tmp_path)
+    pair = demo_page.derain_photo(derainer, tmp_path / 'street.png', tmp_path)
     assert np.array_equal(bgr(pair.before.read_bytes()), rainy)
     after = bgr(pair.after.read_bytes())
     assert after.shape == rainy.shape
@@ -70,7 +70,7 @@ def test_photo_in_pair_out(tmp_path, derainer, rainy):
     assert np.array_equal(after, derainer(rainy, bgr=True))
     assert (pair.after.name, pair.size, pair.notes) == ('street_derained.png', (200, 150), ())
     assert pair.seconds > 0
-    again = demo.derain_photo(derainer, tmp_path / 'street.png', tmp_path, ensemble=True)
+    again = demo_page.derain_photo(derainer, tmp_path / 'street.png', tmp_path, ensemble=True)
     assert again.after != pair.after
     assert not np.array_equal(bgr(again.after.read_bytes()), after)
 
@@ -79,7 +79,7 @@ def test_photo_is_turned_upright(tmp_path, derainer, rainy):
     exif = Image.Exif()
     exif[ORIENTATION] = 6  # to be turned clockwise
     Image.fromarray(rainy[..., ::-1]).save(tmp_path / 'a.jpg', exif=exif)
-    pair = demo.derain_photo(derainer, tmp_path / 'a.jpg', tmp_path)
+    pair = demo_page.derain_photo(derainer, tmp_path / 'a.jpg', tmp_path)
     assert pair.size == (150, 200)
     for path in (pair.before, pair.after):
         with Image.open(path) as image:
@@ -89,7 +89,7 @@ def test_photo_is_turned_upright(tmp_path, derainer, rainy):
 
 def test_message_names_the_file_alone(tmp_path, derainer):
     (tmp_path / 'broken.png').write_bytes(b'no image')
-    for act in (lambda p: demo.derain_photo(derainer, p, tmp_path), lambda p: demo.as_shown(p, tmp_path)):
+    for act in (lambda p: demo_page.derain_photo(derainer, p, tmp_path), lambda p: demo_page.as_shown(p, tmp_path)):
         with pytest.raises(InputError, match=r'^broken\.png: no image of a known kind'):
             act(tmp_path / 'broken.png')
 
@@ -98,7 +98,7 @@ def test_message_names_the_file_alone(tmp_path, derainer):
 def test_browsers_get_what_they_show(tmp_path, rainy, suffix, kept):
     path = tmp_path / f'a.{suffix}'
     cv2.imwrite(str(path), rainy.astype(np.uint16) * 257 if suffix == 'tif' else rainy)
-    shown = demo.as_shown(path, tmp_path)
+    shown = demo_page.as_shown(path, tmp_path)
     assert (shown == path) == kept
     if not kept:
         assert shown.name == 'a.png'
@@ -114,12 +114,13 @@ def test_examples_are_small_and_rainy(tmp_path):
 
 def test_networks_are_loaded_once_and_when_needed(derainer):
     made = []
-    networks = demo.Networks({'a': lambda: made.append('a') or derainer, 'b': lambda: made.append('b') or derainer})
+    makers = {name: lambda name=name: made.append(name) or derainer for name in 'ab'}
+    networks = demo_page.Networks(makers)
     assert (networks.names, made) == (['a', 'b'], [])
     assert networks['b'] is networks['b'] is derainer
     assert made == ['b']
     with pytest.raises(InputError, match='no network'):
-        demo.Networks({})
+        demo_page.Networks({})
 
 
 def test_weights_are_named(tmp_path, monkeypatch, weights):
@@ -139,18 +140,19 @@ def test_weights_are_named(tmp_path, monkeypatch, weights):
 
 
 def test_port(capsys, weights):
-    with socket.create_server((demo.HOST, 0)) as taken:
+    with socket.create_server((demo_server.HOST, 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(InputError, match=f'--port {port}: another program has it'):
-            demo.free_port(demo.HOST, port)
+            demo_server.free_port(demo_server.HOST, port)
         assert ddsa(['demo', '--weights', str(weights), '--device', 'cpu', '--no-browser', '--port', str(port)]) == 2
         assert capsys.readouterr().err.count('\n') == 1
-    assert demo.free_port(demo.HOST, port) == port
-    assert demo.FIRST_PORT <= demo.free_port(demo.HOST) < demo.FIRST_PORT + demo.PORTS
+    assert demo_server.free_port(demo_server.HOST, port) == port
+    first, ports = demo_server.FIRST_PORT, demo_server.PORTS
+    assert first <= demo_server.free_port(demo_server.HOST) < first + ports
     with pytest.raises(InputError, match='--port 70000: wanted'):
-        demo.free_port(demo.HOST, 70000)
+        demo_server.free_port(demo_server.HOST, 70000)
     with pytest.raises(InputError, match=r'--host 192\.0\.2\.1: cannot be served here'):
-        demo.free_port('192.0.2.1')
+        demo_server.free_port('192.0.2.1')
 
 
 def test_missing_gradio_is_told(monkeypatch, capsys, weights):
@@ -163,14 +165,14 @@ def test_outdated_gradio_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, 'gradio', type(sys)('gradio'))
     sys.modules['gradio'].__version__ = '4.44.1'
     with pytest.raises(InputError, match=r'gradio 4\.44\.1 is too old'):
-        demo.import_gradio()
+        demo_server.import_gradio()
 
 
 def test_errors_are_shown_on_the_page(gradio, tmp_path, derainer, rainy, monkeypatch):
     monkeypatch.setenv('GRADIO_TEMP_DIR', str(tmp_path))
     cv2.imwrite(str(tmp_path / 'a.png'), rainy)
     (tmp_path / 'broken.png').write_bytes(b'no image')
-    page = demo.build_demo({'a': derainer, 'b': lambda: demo.Derainer('none.pth')})
+    page = demo_page.build_demo({'a': derainer, 'b': lambda: Derainer('none.pth')})
     derain = next(event.fn for event in page.fns.values() if event.name == 'derain')
     pair, told, _ = derain(str(tmp_path / 'a.png'), 'a', False)
     assert [Path(path).name for path in pair] == ['a.png', 'a_derained.png']
@@ -189,7 +191,7 @@ def test_pages_lose_what_lies_elsewhere():
         b'<a href="https://example.org">a</a>'
     )
     wanted = b'<head><link href="./a.css"><script src="./a.js"></script></head><a href="https://example.org">a</a>'
-    assert demo.ELSEWHERE.sub(b'', page) == wanted
+    assert demo_server.ELSEWHERE.sub(b'', page) == wanted
 
 
 @pytest.fixture
@@ -209,7 +211,7 @@ def server(gradio, tmp_path, weights):
     """The address of a running ``ddsa demo``; in the end Ctrl-C stops it, and leaves no files."""
     temporary = tmp_path / 'temporary'
     temporary.mkdir()
-    with socket.create_server((demo.HOST, 0)) as free:
+    with socket.create_server((demo_server.HOST, 0)) as free:
         port = free.getsockname()[1]
     arguments = ['demo', '--no-browser', '--device', 'cpu', '--port', str(port)]
     arguments += ['--weights', f'first={weights}', f'second={weights}']
@@ -219,7 +221,7 @@ def server(gradio, tmp_path, weights):
             env=os.environ | {'OMP_NUM_THREADS': '1', 'TMPDIR': str(temporary)}, cwd=tmp_path,
         )  # fmt: skip
     try:
-        address = f'http://{demo.HOST}:{port}'
+        address = f'http://{demo_server.HOST}:{port}'
         began = time.monotonic()
         while address not in (said := (tmp_path / 'log.txt').read_text('utf-8')):
             assert process.poll() is None, said

@@ -122,6 +122,33 @@ def test_a_named_state_that_cannot_be_used_is_an_error(write_options, workplace)
         train(write_options('train', **{'path:resume_state': str(state)}))
 
 
+def test_a_resume_with_another_schedule_is_an_error(write_options, workplace, capsys):
+    folder = train(write_options('train', **{'train:total_iter': 4}))
+    before = {path: path.read_bytes() for path in folder.rglob('*.pth')}
+    changed = write_options('train', **{'train:scheduler:eta_min': 1e-5, 'train:optim_g:lr': 5e-4})
+    assert main(['train', '-opt', str(changed), '--auto_resume']) == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert '4.state: the run began with other options: ' in told
+    assert 'train.optim_g.lr was ' in told
+    assert 'train.scheduler.eta_min was ' in told
+    assert told.endswith('or begin a new run from its weights (path.pretrain_network_g)')
+    assert {path: path.read_bytes() for path in folder.rglob('*.pth')} == before
+    state = folder / 'training_states' / '4.state'
+    with pytest.raises(InputError, match=r'train\.scheduler\.eta_min was'):
+        train(write_options('train', **{'train:scheduler:eta_min': 1e-5, 'path:resume_state': str(state)}))
+
+
+def test_a_state_without_a_plan_is_taken(write_options, workplace):
+    options = write_options('train', **{'train:total_iter': 4})
+    folder = train(options)
+    path = folder / 'training_states' / '4.state'
+    state = torch.load(path, weights_only=True)
+    del state['plan']
+    torch.save(state, path)
+    assert train(write_options('train'), auto_resume=True) == folder
+    assert (folder / 'training_states' / '8.state').is_file()
+
+
 def test_a_resume_works_from_another_directory(write_options, workplace, tmp_path_factory, monkeypatch):
     options = write_options('train', **{'train:total_iter': 4})
     assert main(['train', '-opt', str(options), '--root', str(workplace)]) == 0
