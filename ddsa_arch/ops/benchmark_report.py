@@ -157,16 +157,16 @@ def write_plots(
         (MACS_PLOT, 'macs', 'multiply-adds, 10^9', ('size',)),
         (LATENCY_PLOT, 'latency_ms', 'latency, ms', ('size', 'mode', 'form', 'dtype', 'device', 'compiled')),
     ):
+        drawn = [row for row in scored if _is_there(row, x)]
+        same = [column for column in settings if len({row.get(column) for row in drawn}) == 1]
+        different = [column for column in settings if column not in same]
         points = {}
-        for row in scored:
-            if _is_there(row, x):
-                value = row[x] / SCALES.get(x, 1)
-                family = families.get(row['network'], '')
-                point = Point(row['network'], value, psnr[row['network']], family, _setting(row, settings))
-                points.setdefault((point.name, point.setting), point)
+        for row in drawn:
+            value, family = row[x] / SCALES.get(x, 1), families.get(row['network'], '')
+            point = Point(row['network'], value, psnr[row['network']], family, _setting(row, different))
+            points.setdefault((point.name, point.setting), point)
         if points:
-            different = {point.setting for point in points.values()}
-            label = f'{unit} ({different.pop()})' if len(different) == 1 else unit
+            label = f'{unit} ({_setting(drawn[0], same)})' if same else unit
             write_plot(Path(out) / name, scatter(list(points.values()), 'Quality against cost', label, psnr_label))
             written.append(Path(out) / name)
     return written
@@ -174,5 +174,5 @@ def write_plots(
 
 def _setting(row: Mapping[str, Any], columns: Sequence[str]) -> str:
     """Such as ``256x256 inference fast bf16 cuda compiled``."""
-    words = [('compiled' if row[c] else '') if c == 'compiled' else str(row.get(c, '')) for c in columns]
+    words = [('compiled' if row[c] else 'eager') if c == 'compiled' else str(row.get(c, '')) for c in columns]
     return ' '.join(filter(None, words))

@@ -22,6 +22,7 @@ POINTS_PER_INCH = 72
 MARKED_AT_MOST = 30  # points of a curve that get a dot
 MARKERS = 'os^DvP*X<>'
 DOT = 6.0  # points, size of a marker
+LEGEND_WIDTH = 80  # letters
 LABEL_SIZE = 9  # points
 LABEL_DISTANCES = (7, 16, 28, 42, 58, 76)  # points, from a dot to its label: the nearest that is free
 LABEL_DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
@@ -138,7 +139,8 @@ def scatter(points: Sequence[Point], title: str, x_label: str, y_label: str) -> 
         keys += [Line2D([], [], marker=markers[s], linestyle='', color='grey', label=s) for s in settings]
     if len(keys) > 1:
         below = {'loc': 'upper center', 'bbox_to_anchor': (0.5, -0.15)}
-        axes.legend(handles=keys, ncols=3, frameon=False, fontsize=LABEL_SIZE, **below)
+        columns = max(1, min(3, LEGEND_WIDTH // max(len(key.get_label()) for key in keys)))
+        axes.legend(handles=keys, ncols=columns, frameon=False, fontsize=LABEL_SIZE, **below)
     figure.draw_without_rendering()  # labels are placed where the axes come to lie
     _label(axes, points, colours)
     return figure

@@ -3,6 +3,7 @@ import csv
 import cv2
 import pytest
 
+from ddsa_arch.ops import benchmark_report
 from ddsa_arch.ops.benchmark_report import COLUMNS, read_psnr, write_plots, write_tables
 from ddsa_arch.ops.errors import InputError
 
@@ -77,6 +78,18 @@ def test_plots_show_networks_with_a_score_alone(tmp_path):
     assert write_plots(tmp_path / 'none', [ROW], {}, 'PSNR') == []
     assert write_plots(tmp_path / 'none', [FAILED], {'B': 31.0}, 'PSNR') == []
     assert not (tmp_path / 'none').exists()
+
+
+def test_plots_name_what_differs_alone(tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(benchmark_report, 'write_plot', lambda path, figure: drawn.update({path.name: figure.axes[0]}))
+    setting = {'mode': 'inference', 'form': 'fast'}
+    rows = [ROW | setting | change for change in ({'form': 'plain'}, {}, {'compiled': True})]
+    write_plots(tmp_path, [row | {'latency_ms': 10 + i} for i, row in enumerate(rows)], {'A': 30.0}, 'PSNR')
+    axes = drawn['psnr_against_latency.png']
+    assert axes.get_xlabel() == 'latency, ms (8x16 inference float32 cpu)'
+    keys = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert keys[-3:] == ['plain eager', 'fast eager', 'fast compiled']
 
 
 def test_a_network_that_was_not_counted_is_in_the_plot_of_latency(tmp_path):

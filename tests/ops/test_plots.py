@@ -101,5 +101,16 @@ def test_settings_have_markers_and_families_colours():
     assert [label.get_text() for label in axes.texts] == ['a', 'b']
 
 
+@pytest.mark.parametrize('length', [5, 30, 50, 70])
+def test_long_legends_leave_room_for_the_dots(length):
+    points = [Point('a', x, 5, f'family {x}', f'{x}'.ljust(length, 'e')) for x in range(1, 5)]
+    figure = scatter(points, 'T', 'x', 'y')
+    figure.draw_without_rendering()
+    assert figure.axes[0].bbox.width > 0.8 * figure.bbox.width
+    legend = figure.axes[0].get_legend().get_window_extent()
+    assert legend.x0 >= 0
+    assert legend.x1 <= figure.bbox.width
+
+
 def test_one_family_needs_no_legend():
     assert scatter([Point('a', 1, 5, 'x')], 'T', 'x', 'y').axes[0].get_legend() is None
