@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,17 +16,21 @@ from ddsa_arch.archs.building import build_network
 from ddsa_arch.archs.weights import load_weights, read_checkpoint
 from ddsa_arch.models.exported import ExportedNetwork, device_for_onnx, is_exported, is_onnx, load_exported
 from ddsa_arch.models.image_memory import ImageMemory, free_memory, is_out_of_memory
+from ddsa_arch.models.image_progress import ImageProgress
 from ddsa_arch.models.restore import Recipe, restore
 from ddsa_arch.ops.errors import InputError, did_you_mean
 from ddsa_arch.ops.pixels import from_rgb, to_rgb
+from ddsa_arch.ops.tiling import tiled_pixels
 
 BUILT_IN = Path(__file__).resolve().parents[1] / 'weights' / 'ddsanet_tiny.safetensors'
 AUTO = 'auto'
 SMALLEST_TILE = 64
 TILE_STEP = 64  # sides of tiles are multiples of it, and so of what every network of the package needs
 OVERLAP = 32  # pixels that neighbouring tiles share
+REPORTED = 2**20  # pixels from which on an image takes so long that its progress is reported
 ALWAYS_WHOLE = 2**18  # pixels of an image that no machine has to cut
 BUDGET = 0.8  # of the free memory
+TURNS = 8  # flips and quarter turns of an image
 HALF = {'cuda': torch.float16, 'mps': torch.float16}  # elsewhere bfloat16
 
 Picture = TypeVar('Picture', np.ndarray, Tensor, Image.Image)
@@ -47,6 +52,8 @@ class Derainer:
         tile: ``auto`` takes the whole image where memory is enough, else overlapping tiles as large as fit; a number
             is the side of the tiles in pixels; None takes the whole image, come what may.
         ensemble: the mean over the 8 flips and quarter turns of an image, at 8 times the cost.
+        progress: called now and then while an image of more than a megapixel is derained, with the part that is done,
+            rising to 1.
 
     Attributes:
         net: the network, in evaluation mode.
@@ -64,6 +71,7 @@ class Derainer:
         half: bool = False,
         tile: int | str | None = AUTO,
         ensemble: bool = False,
+        progress: Callable[[float], None] | None = None,
     ) -> None:
         self.device = choose_device(device)
         if weights is not None and is_onnx(weights):
@@ -73,9 +81,10 @@ class Derainer:
         net = load_derainer_network(weights, network, self.device).eval()
         exported = isinstance(net, ExportedNetwork)  # one that was written for its own layout of memory
         self.net = net if exported else net.to(self.device, memory_format=torch.channels_last)
-        self.half, self.ensemble, self.notes = half, ensemble, []
+        self.half, self.ensemble, self.progress, self.notes = half, ensemble, progress, []
         self.tile = _checked_tile(tile, self.net)
         self._memory: ImageMemory | None = None
+        self._reporter: ImageProgress | None = None
 
     def __call__(self, image: Picture | Sequence[Picture], bgr: bool = False) -> Picture | list[Picture]:
         """Derain one image, a batch, or a list of images.
@@ -128,15 +137,32 @@ class Derainer:
 
     def _run(self, rain: Tensor) -> Tensor:
         """(1, 3, H, W) float32 on the CPU in [0, 1] -> the same, clamped."""
-        run = self._in_tiles
-        out = _mean_over_turns(run, rain) if self.ensemble else run(rain)
+        tile = self._tile_for(rain)
+
+        def run(image: Tensor) -> Tensor:
+            return self._in_tiles(image, tile)
+
+        with self._reporting(rain, tile):
+            out = _mean_over_turns(run, rain) if self.ensemble else run(rain)
         if not bool(out.isfinite().all()):
             raise InputError('the network gives numbers that are not finite; are these weights whole?')
         return out.clamp(0, 1)
 
-    def _in_tiles(self, rain: Tensor) -> Tensor:
+    @contextlib.contextmanager
+    def _reporting(self, rain: Tensor, tile: int | None) -> Iterator[None]:
+        """Report how far the network is with an image, if anybody listens and the image is large."""
+        height, width = rain.shape[-2:]
+        if self.progress is None or height * width < REPORTED:
+            yield
+            return
+        if self._reporter is None:
+            self._reporter = ImageProgress(self.net, self.device)
+        pixels = tiled_pixels(height, width, tile, OVERLAP) if tile else height * width
+        with self._reporter.reporting(pixels * (TURNS if self.ensemble else 1), self.progress):
+            yield
+
+    def _in_tiles(self, rain: Tensor, tile: int | None) -> Tensor:
         """The image whole, or in tiles that become smaller until they fit."""
-        tile = self._tile_for(rain)
         while True:
             try:
                 return self._in_precision(rain, tile)
@@ -283,4 +309,4 @@ def _mean_over_turns(run: Callable[[Tensor], Tensor], rain: Tensor) -> Tensor:
         for turns in range(4):
             out = run(flipped.rot90(turns, (-2, -1))).rot90(-turns, (-2, -1))
             total += out.flip(-1) if flip else out
-    return total / 8
+    return total / TURNS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -20,6 +21,12 @@ def tile_starts(length: int, size: int, step: int) -> list[int]:
         step: between tiles, 1 to ``size``.
     """
     return [*range(0, length - size, step), length - size]
+
+
+def tiled_pixels(height: int, width: int, size: int, overlap: int) -> int:
+    """Pixels of all tiles of an image; a side below ``size`` is padded to it. See ``process_tiles``."""
+    counts = (len(tile_starts(max(side, size), size, size - overlap)) for side in (height, width))
+    return size * size * math.prod(counts)
 
 
 def tile_weight(size: int, kind: str = 'uniform', dtype: torch.dtype = torch.float32) -> Tensor:

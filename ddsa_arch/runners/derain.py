@@ -31,6 +31,7 @@ from ddsa_arch.runners.process import keep_freed_memory, torch_settings
 
 EXIT_FAILED = 1  # some files were not derained
 READ_AHEAD = 2  # images
+BAR = '{l_bar}{bar}| {n:.3g}/{total_fmt} files [{elapsed}<{remaining}, {rate_fmt}]'  # n has parts of a large image
 BACKENDS = (AUTO, 'torch', 'onnx')
 
 
@@ -63,7 +64,7 @@ def derain_files(
     Args:
         inputs: image and video files, folders of them and patterns.
         out: made if it is missing.
-        derainer: or what makes it, once the files are found to be there.
+        derainer: or what makes it, once the files are found to be there. Its progress goes to the bar.
         image_format: of the results, ``auto`` for that of each image.
         overwrite: replace results that are there.
         compare: write a picture of before and after for each file too.
@@ -79,8 +80,10 @@ def derain_files(
     derainer = derainer if isinstance(derainer, Derainer) else derainer()
     pictures = Path(out) / COMPARED if compare else None
     quiet = True if shard[0] else None  # None: where there is no terminal
-    with tqdm(total=len(planned.jobs), unit='file', disable=quiet) as bar:
-        for job, read in _read_ahead(planned.jobs):
+    how = {'unit': 'file', 'bar_format': BAR, 'smoothing': 0.02}  # parts of an image come in bursts
+    with tqdm(total=len(planned.jobs), disable=quiet, **how) as bar:
+        for count, (job, read) in enumerate(_read_ahead(planned.jobs)):
+            derainer.progress = None if job.is_video else lambda done, n=count: bar.update(n + done - bar.n)
             try:
                 if job.is_video:
                     notes = _derain_video(derainer, job, pictures, quiet)
@@ -91,7 +94,7 @@ def derain_files(
             else:
                 report.done.append(job.target)
                 report.notes += [(job.source, note) for note in notes]
-            bar.update()
+            bar.update(count + 1 - bar.n)
     report.notes += [(None, note) for note in derainer.notes]
     return report
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 
 import cv2
 import numpy as np
@@ -293,6 +294,18 @@ def test_torchrun_shares_the_files(tmp_path, weights, monkeypatch, capsys):
         assert run(tmp_path / 'in', '-o', tmp_path / 'out', '--weights', weights) == 0
     assert capsys.readouterr().out.splitlines() == [f'{n} derained in {tmp_path / "out"}' for n in (2, 1)]
     assert len(list((tmp_path / 'out').iterdir())) == 3
+
+
+def test_the_bar_moves_within_a_large_image(tmp_path, dim, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, 'isatty', lambda: True)
+    monkeypatch.setattr(Dim, 'forward', lambda self, rain: (time.sleep(0.11), rain * self.factor)[1])
+    dim.tile = 640
+    for name in 'ab':
+        picture(tmp_path / 'in' / f'{name}.png', (1100, 1100))
+    derain_files([tmp_path / 'in'], tmp_path / 'out', dim)
+    shown = capsys.readouterr().err
+    for done in ('0.25', '0.5', '1.75', '2'):  # of 4 tiles each
+        assert f'| {done}/2 files [' in shown
 
 
 def test_nothing_is_half_written_when_stopped(tmp_path, dim, monkeypatch):
