@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,17 +55,16 @@ def plan(
         shard: (r, n): every n-th file from the r-th on; the first of the shards tells what is refused in all.
 
     Raises:
-        InputError: an input that is not there, or nothing that can be derained.
+        InputError: an input that is not there, nothing that can be derained, or nowhere to put it.
     """
     out = Path(out)
-    if out.exists() and not out.is_dir():
-        raise InputError(f'-o {out}: is a file, wanted a folder for the results')
+    _check_writable(out)
     if image_format not in FORMATS:
         raise InputError(f'--format {image_format!r} is not known; choose one of {", ".join(FORMATS)}')
     found: dict[Path, tuple[Path, str]] = {}  # each file once, however often it is named
     refused = []
     for entry in inputs:
-        for path, name in _files_of(entry, out):
+        for path, name in _files_of(entry, out, refused):
             suffix = path.suffix.lower()
             if suffix in IMAGE_SUFFIXES or suffix in VIDEO_SUFFIXES:
                 found.setdefault(path.resolve(), (path, name))
@@ -91,11 +91,32 @@ def plan(
     return Plan([job for job in mine if job not in there], refused)
 
 
-def _files_of(entry: str | Path, out: Path) -> Iterator[tuple[Path, str]]:
-    """(file, name below the results) of what the user named; of a folder, images and videos alone."""
+def _check_writable(out: Path) -> None:
+    """Before hours of work whose results could not be kept.
+
+    Raises:
+        InputError: the folder of the results is a file, or this user may not write into it or make it.
+    """
+    there = next(path for path in (out.absolute(), *out.absolute().parents) if os.path.exists(path))
+    if not there.is_dir():
+        raise InputError(f'-o {out}: {there} is a file, wanted a folder for the results')
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f'-o {out}: {there} cannot be written into (permission denied); choose another folder')
+
+
+def _files_of(entry: str | Path, out: Path, refused: list[tuple[Path, str]]) -> Iterator[tuple[Path, str]]:
+    """(file, name below the results) of what the user named; of a folder, images and videos alone.
+
+    Args:
+        refused: gets the folders that cannot be looked into.
+    """
     path = Path(entry)
-    if path.is_dir():
-        yield from _files_in(path, out)
+    try:
+        is_folder = path.is_dir()
+    except PermissionError as error:
+        raise InputError(f'{entry}: cannot be looked at ({error.strerror})') from error
+    if is_folder:
+        yield from _files_in(path, out, refused)
     elif path.exists():
         yield path, path.name
     else:
@@ -104,15 +125,20 @@ def _files_of(entry: str | Path, out: Path) -> Iterator[tuple[Path, str]]:
             raise InputError(f'{entry}: no such file or folder')
         for match in map(Path, matches):
             if match.is_dir():
-                yield from _files_in(match, out)
+                yield from _files_in(match, out, refused)
             else:
                 yield match, match.name
 
 
-def _files_in(folder: Path, out: Path) -> Iterator[tuple[Path, str]]:
+def _files_in(folder: Path, out: Path, refused: list[tuple[Path, str]]) -> Iterator[tuple[Path, str]]:
     results = out.resolve()
+
+    def refuse(error: OSError) -> None:
+        refused.append((Path(error.filename), f'cannot be looked into ({error.strerror})'))
+
+    found = (Path(parent, name) for parent, _, names in os.walk(folder, onerror=refuse) for name in names)
     # a link to nothing is a file that cannot be read; pipes and devices are left alone
-    files = (p for p in folder.rglob('*') if p.is_file() or (p.is_symlink() and not p.exists()))
+    files = (p for p in found if p.is_file() or (p.is_symlink() and not p.exists()))
     for path in sorted(files, key=lambda p: natural_key(str(p))):
         within = path.relative_to(folder)
         if any(part.startswith('.') for part in within.parts) or results in path.resolve().parents:

@@ -226,12 +226,31 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path, dim):
     assert 'sub' in report.failed[0][1]
 
 
-@pytest.mark.skipif(os.name != 'posix' or os.geteuid() == 0, reason='rights do not hold for this user')
-def test_a_folder_that_cannot_be_written_is_named(tmp_path, dim):
+@pytest.fixture
+def locked(tmp_path):
+    """A folder that this user may neither look into nor write into."""
+    folder = tmp_path / 'locked'
+    folder.mkdir(mode=0o000)
+    if os.access(folder, os.W_OK):
+        pytest.skip('rights do not hold for this user')
+    yield folder
+    folder.chmod(0o700)
+
+
+def test_a_folder_that_cannot_be_written_is_named_at_once(tmp_path, dim, locked):
     picture(tmp_path / 'a.png')
-    (tmp_path / 'out').mkdir(mode=0o500)
-    report = derain_files([tmp_path / 'a.png'], tmp_path / 'out', dim)
-    assert 'Permission denied' in report.failed[0][1]
+    for out in (locked, locked / 'a' / 'b'):
+        with pytest.raises(InputError, match=r'locked cannot be written into'):
+            derain_files([tmp_path / 'a.png'], out, dim)
+
+
+def test_a_folder_that_cannot_be_looked_into_is_named(tmp_path, dim, locked):
+    picture(tmp_path / 'a.png')
+    report = derain_files([tmp_path], tmp_path / 'out', dim)
+    assert [p.name for p in report.done] == ['a.png']
+    assert report.failed == [(locked, 'cannot be looked into (Permission denied)')]
+    with pytest.raises(InputError, match=r'a\.png: cannot be looked at \(Permission denied\)'):
+        derain_files([locked / 'a.png'], tmp_path / 'out', dim)
 
 
 def test_names_that_are_not_of_utf_8_are_printed(tmp_path, weights, capsys):
