@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tqdm import tqdm
 
 from ddsa_arch.models.derainer import AUTO, BUILT_IN, Derainer
 from ddsa_arch.models.exported import is_exported, is_onnx
+from ddsa_arch.models.gathering import gather, interleave
 from ddsa_arch.ops.errors import InputError
 from ddsa_arch.ops.figures import side_by_side
 from ddsa_arch.ops.images import write_image
@@ -27,10 +29,11 @@ from ddsa_arch.runners.benchmark_networks import choose_networks
 from ddsa_arch.runners.derain_plan import COMPARED, FORMATS, Job, plan
 from ddsa_arch.runners.export import SIZES, export
 from ddsa_arch.runners.option_files import import_modules
-from ddsa_arch.runners.process import keep_freed_memory, torch_settings
+from ddsa_arch.runners.process import detect_launcher, keep_freed_memory, process_group, torch_settings
 
 EXIT_FAILED = 1  # some files were not derained
 READ_AHEAD = 2  # images
+LONGEST_WAIT = 7 * 24 * 60.0  # minutes for which a process that is done waits for the others
 BAR = '{l_bar}{bar}| {n:.3g}/{total_fmt} files [{elapsed}<{remaining}, {rate_fmt}]'  # n has parts of a large image
 BACKENDS = (AUTO, 'torch', 'onnx')
 
@@ -172,11 +175,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         }
         return _derainer(args.weights, network, args.backend, how)
 
-    rank, world = int(os.environ.get('RANK', '0')), int(os.environ.get('WORLD_SIZE', '1'))
-    with torch_settings(args.tf32, False, args.threads):
-        report = derain_files(
-            args.inputs, args.out, derainer, args.format, args.overwrite, args.compare, (rank, world)
-        )
+    shard = int(os.environ.get('RANK', '0')), int(os.environ.get('WORLD_SIZE', '1'))
+    with (
+        process_group(detect_launcher('none'), use_gpu=False, timeout=LONGEST_WAIT),
+        torch_settings(args.tf32, False, args.threads),
+    ):
+        report = derain_files(args.inputs, args.out, derainer, args.format, args.overwrite, args.compare, shard)
+        report = _of_all_processes(report)  # torchrun stops all once one has failed, so each waits for the others
+    return 0 if shard[0] else _tell(report, args)
+
+
+def _of_all_processes(report: Report) -> Report:
+    parts = gather(report)
+    notes = dict.fromkeys(chain.from_iterable(part.notes for part in parts))  # what holds for all is told once
+    return Report(
+        interleave([part.done for part in parts]), list(chain.from_iterable(part.failed for part in parts)), list(notes)
+    )
+
+
+def _tell(report: Report, args: argparse.Namespace) -> int:
     for file, note in report.notes:
         print(f'note: {_shown(file)}: {note}' if file else f'note: {note}', file=sys.stderr)
     if report.failed:

@@ -304,15 +304,23 @@ def test_processes_share_the_files(tmp_path, dim):
     assert [[p.name for p in part] for part in done] == [['0.png', '2.png', '4.png'], ['1.png', '3.png']]
 
 
-def test_torchrun_shares_the_files(tmp_path, weights, monkeypatch, capsys):
-    for index in range(3):
-        picture(tmp_path / 'in' / f'{index}.png')
-    for rank in range(2):
-        monkeypatch.setenv('RANK', str(rank))
-        monkeypatch.setenv('WORLD_SIZE', '2')
-        assert run(tmp_path / 'in', '-o', tmp_path / 'out', '--weights', weights) == 0
-    assert capsys.readouterr().out.splitlines() == [f'{n} derained in {tmp_path / "out"}' for n in (2, 1)]
-    assert len(list((tmp_path / 'out').iterdir())) == 3
+def test_processes_of_torchrun_wait_for_each_other(tmp_path):
+    """The second has a broken file and is done at once; torchrun would stop the first if it told so then."""
+    for index in range(5):
+        picture(tmp_path / 'in' / f'{index}.png', (120, 90))
+    for index in (1, 3):
+        (tmp_path / 'in' / f'{index}.png').write_bytes(b'')
+    launch = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', '--no-python']
+    command = [sys.executable, '-c', 'from ddsa_arch.runners.cli import main; raise SystemExit(main())', 'derain']
+    done = subprocess.run(
+        [*launch, *command, tmp_path / 'in', '-o', tmp_path / 'out', '--device', 'cpu'],
+        env=os.environ | {'OMP_NUM_THREADS': '1'}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == [f'3 derained in {tmp_path / "out"}']
+    assert '2 not derained:' in done.stderr
+    assert done.stderr.count('empty (0 bytes)') == 2
+    assert sorted(p.name for p in (tmp_path / 'out').iterdir()) == ['0.png', '2.png', '4.png']
 
 
 def test_the_bar_moves_within_a_large_image(tmp_path, dim, monkeypatch, capsys):
