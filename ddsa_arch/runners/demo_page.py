@@ -178,6 +178,7 @@ def build_demo(
                 progress(0.05, desc='loading the network')
                 derainer = networks[name]
                 progress(0.2, desc='removing the rain')
+                derainer.progress = lambda done: progress(0.2 + 0.75 * done, desc='removing the rain')
                 pair = derain_photo(derainer, path, page.GRADIO_CACHE, turns)
                 progress(1.0, desc='done')
             label = f'Download the result ({_size(pair.after)}, PNG)'
