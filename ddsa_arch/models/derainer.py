@@ -30,7 +30,7 @@ OVERLAP = 32  # pixels that neighbouring tiles share
 REPORTED = 2**20  # pixels from which on an image takes so long that its progress is reported
 ALWAYS_WHOLE = 2**18  # pixels of an image that no machine has to cut
 BUDGET = 0.8  # of the free memory
-TURNS = 8  # flips and quarter turns of an image
+ENSEMBLES = (1, 4, 8)  # views of an image of which the mean is taken
 HALF = {'cuda': torch.float16, 'mps': torch.float16}  # elsewhere bfloat16
 
 Picture = TypeVar('Picture', np.ndarray, Tensor, Image.Image)
@@ -51,7 +51,8 @@ class Derainer:
             is computed again in float32. Not for ONNX.
         tile: ``auto`` takes the whole image where memory is enough, else overlapping tiles as large as fit; a number
             is the side of the tiles in pixels; None takes the whole image, come what may.
-        ensemble: the mean over the 8 flips and quarter turns of an image, at 8 times the cost.
+        ensemble: 1, or the mean over the 4 flips of an image, or over its 8 flips and quarter turns, at so many times
+            the cost. 8 is for networks that were trained on turned images: to others rain that falls sideways is none.
         progress: called now and then while an image of more than a megapixel is derained, with the part that is done,
             rising to 1.
 
@@ -70,7 +71,7 @@ class Derainer:
         device: str | torch.device = AUTO,
         half: bool = False,
         tile: int | str | None = AUTO,
-        ensemble: bool = False,
+        ensemble: int = 1,
         progress: Callable[[float], None] | None = None,
     ) -> None:
         self.device = choose_device(device)
@@ -81,6 +82,8 @@ class Derainer:
         net = load_derainer_network(weights, network, self.device).eval()
         exported = isinstance(net, ExportedNetwork)  # one that was written for its own layout of memory
         self.net = net if exported else net.to(self.device, memory_format=torch.channels_last)
+        if isinstance(ensemble, bool) or ensemble not in ENSEMBLES:
+            raise InputError(f'ensemble: {ensemble!r}; wanted one of {", ".join(map(str, ENSEMBLES))}')
         self.half, self.ensemble, self.progress, self.notes = half, ensemble, progress, []
         self.tile = _checked_tile(tile, self.net)
         self._memory: ImageMemory | None = None
@@ -143,7 +146,7 @@ class Derainer:
             return self._in_tiles(image, tile)
 
         with self._reporting(rain, tile):
-            out = _mean_over_turns(run, rain) if self.ensemble else run(rain)
+            out = _ensemble(run, rain, self.ensemble)
         if not bool(out.isfinite().all()):
             raise InputError('the network gives numbers that are not finite; are these weights whole?')
         return out.clamp(0, 1)
@@ -158,7 +161,7 @@ class Derainer:
         if self._reporter is None:
             self._reporter = ImageProgress(self.net, self.device)
         pixels = tiled_pixels(height, width, tile, OVERLAP) if tile else height * width
-        with self._reporter.reporting(pixels * (TURNS if self.ensemble else 1), self.progress):
+        with self._reporter.reporting(pixels * self.ensemble, self.progress):
             yield
 
     def _in_tiles(self, rain: Tensor, tile: int | None) -> Tensor:
@@ -301,12 +304,14 @@ def _smaller(tile: int | None, rain: Tensor, net: nn.Module) -> int | None:
     return side if side >= SMALLEST_TILE else None
 
 
-def _mean_over_turns(run: Callable[[Tensor], Tensor], rain: Tensor) -> Tensor:
-    """The mean of what the 8 flips and quarter turns of an image give, turned back."""
+def _ensemble(run: Callable[[Tensor], Tensor], rain: Tensor, views: int) -> Tensor:
+    """The mean of what flips (4 views), or flips and quarter turns (8), of an image give, turned back."""
+    if views == 1:
+        return run(rain)
     total = torch.zeros_like(rain)
     for flip in (False, True):
         flipped = rain.flip(-1) if flip else rain
-        for turns in range(4):
+        for turns in range(0, 4, 8 // views):
             out = run(flipped.rot90(turns, (-2, -1))).rot90(-turns, (-2, -1))
             total += out.flip(-1) if flip else out
-    return total / TURNS
+    return total / views

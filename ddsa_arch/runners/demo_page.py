@@ -21,6 +21,7 @@ from ddsa_arch.runners.demo_server import import_gradio
 if TYPE_CHECKING:
     import gradio as gr
 
+FLIPS = 4  # views of the ensemble
 SWEEP = (3600, 24 * 3600)  # every hour, results older than a day go
 ERROR_SHOWN = 20  # seconds
 SHOWN_FORMATS = ('AVIF', 'BMP', 'GIF', 'JPEG', 'PNG', 'WEBP')  # by every browser
@@ -75,14 +76,14 @@ class Networks:
         return derainer
 
 
-def derain_photo(derainer: Derainer, photo: str | Path, folder: str | Path, ensemble: bool = False) -> Pair:
+def derain_photo(derainer: Derainer, photo: str | Path, folder: str | Path, ensemble: int = 1) -> Pair:
     """Derain a photo into a new folder.
 
     Args:
         derainer: the network.
         photo: a file of any format that Pillow reads, of 8 or 16 bits.
         folder: where the new folder is made.
-        ensemble: the mean over 8 flips and turns.
+        ensemble: see ``Derainer``.
 
     Raises:
         InputError: the file cannot be read, or the network cannot do it. Its message names the file without folders.
@@ -154,7 +155,7 @@ def build_demo(
                     networks.names, value=networks.names[0], label='Network', visible=len(networks.names) > 1,
                     elem_id='network',
                 )  # fmt: skip
-                ensemble = gr.Checkbox(label='8 flips and turns: slower, a little better', elem_id='ensemble')
+                ensemble = gr.Checkbox(label='Mean over 4 flips: slower, a little better', elem_id='ensemble')
                 button = gr.Button('Remove the rain', variant='primary', elem_id='derain')
                 if examples:
                     gr.Examples([[str(path)] for path in examples], [photo], label='Try one of these',
@@ -171,7 +172,7 @@ def build_demo(
             with _told_on_page(gr):
                 return path and str(as_shown(path, page.GRADIO_CACHE))
 
-        def derain(path: str | None, name: str, turns: bool, progress=gr.Progress()) -> tuple:  # noqa: B008
+        def derain(path: str | None, name: str, flips: bool, progress=gr.Progress()) -> tuple:  # noqa: B008
             with _told_on_page(gr):
                 if path is None:
                     raise InputError('there is no photo yet: drop one, or take one of those below')
@@ -179,7 +180,7 @@ def build_demo(
                 derainer = networks[name]
                 progress(0.2, desc='removing the rain')
                 derainer.progress = lambda done: progress(0.2 + 0.75 * done, desc='removing the rain')
-                pair = derain_photo(derainer, path, page.GRADIO_CACHE, turns)
+                pair = derain_photo(derainer, path, page.GRADIO_CACHE, FLIPS if flips else 1)
                 progress(1.0, desc='done')
             label = f'Download the result ({_size(pair.after)}, PNG)'
             return (

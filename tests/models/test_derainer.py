@@ -110,14 +110,26 @@ def test_tiles_give_what_the_whole_image_gives(weights, rng):
 
 def test_the_ensemble_is_the_mean_over_flips_and_turns(weights, monkeypatch, rng):
     image = rng.integers(0, 256, (8, 12, 3)).astype(np.uint8)
-    derain = Derainer(weights, device='cpu', ensemble=True)
+    derain = Derainer(weights, device='cpu', ensemble=8)
     assert np.array_equal(derain(image), faded(image))  # which do not matter to it
     assert derain.net.sizes == [(8, 12), (12, 8)] * 4
+    flips = Derainer(weights, device='cpu', ensemble=4)
+    assert np.array_equal(flips(image), faded(image))
+    assert flips.net.sizes == [(8, 12)] * 4
     monkeypatch.setattr(derain.net, 'forward', lambda x: x * torch.linspace(0, 1, x.shape[-1]))
     square = np.ones((8, 8, 3))
     ramp = np.linspace(0, 1, 8)
     wanted = (ramp + ramp[::-1])[None] / 4 + (ramp + ramp[::-1])[:, None] / 4
     assert np.abs(derain(square) - wanted[..., None]).max() <= 1e-6
+    monkeypatch.setattr(flips.net, 'forward', lambda x: x * torch.linspace(0, 1, x.shape[-1]) ** 2)
+    wanted = (ramp**2 + ramp[::-1] ** 2)[None].repeat(8, 0) / 2
+    assert np.abs(flips(square) - wanted[..., None]).max() <= 1e-6
+
+
+@pytest.mark.parametrize('ensemble', [True, 0, 2, 'all'])
+def test_ensembles_that_there_are_none_of_are_refused(weights, ensemble):
+    with pytest.raises(InputError, match='wanted one of 1, 4, 8'):
+        Derainer(weights, device='cpu', ensemble=ensemble)
 
 
 def test_sixteen_bits_that_overflow_are_computed_again(weights, monkeypatch, rng):

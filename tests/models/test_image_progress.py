@@ -47,10 +47,11 @@ def test_each_tile_counts_as_much(weights, large):
     assert reports == pytest.approx([(k + 1) / tiles for k in range(tiles)])
 
 
-def test_the_ensemble_counts_eight_times(weights, large):
+@pytest.mark.parametrize('views', [4, 8])
+def test_each_view_of_an_ensemble_counts_as_much(weights, large, views):
     reports = []
-    Derainer(weights, device='cpu', tile=None, ensemble=True, progress=reports.append)(large)
-    assert reports == pytest.approx([(k + 1) / 8 for k in range(8)])
+    Derainer(weights, device='cpu', tile=None, ensemble=views, progress=reports.append)(large)
+    assert reports == pytest.approx([(k + 1) / views for k in range(views)])
 
 
 def test_small_images_are_not_reported(weights, large):
