@@ -82,7 +82,7 @@ class Derainer:
         net = load_derainer_network(weights, network, self.device).eval()
         exported = isinstance(net, ExportedNetwork)  # one that was written for its own layout of memory
         self.net = net if exported else net.to(self.device, memory_format=torch.channels_last)
-        if isinstance(ensemble, bool) or ensemble not in ENSEMBLES:
+        if type(ensemble) is not int or ensemble not in ENSEMBLES:
             raise InputError(f'ensemble: {ensemble!r}; wanted one of {", ".join(map(str, ENSEMBLES))}')
         self.half, self.ensemble, self.progress, self.notes = half, ensemble, progress, []
         self.tile = _checked_tile(tile, self.net)

@@ -126,7 +126,7 @@ def test_the_ensemble_is_the_mean_over_flips_and_turns(weights, monkeypatch, rng
     assert np.abs(flips(square) - wanted[..., None]).max() <= 1e-6
 
 
-@pytest.mark.parametrize('ensemble', [True, 0, 2, 'all'])
+@pytest.mark.parametrize('ensemble', [True, 0, 2, 4.0, 'all'])
 def test_ensembles_that_there_are_none_of_are_refused(weights, ensemble):
     with pytest.raises(InputError, match='wanted one of 1, 4, 8'):
         Derainer(weights, device='cpu', ensemble=ensemble)
