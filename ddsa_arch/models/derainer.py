@@ -61,7 +61,7 @@ class Derainer:
         notes: what was done otherwise than asked, one sentence each.
 
     Raises:
-        InputError: weights, network, device or tile cannot be used.
+        InputError: weights, network, device, tile or ensemble cannot be used.
     """
 
     def __init__(
