@@ -71,7 +71,7 @@ def derain_files(
     Args:
         inputs: image and video files, folders of them and patterns.
         out: made if it is missing.
-        derainer: or what makes it, once the files are found to be there. Its progress goes to the bar.
+        derainer: or what makes it, once the files are found to be there. Its progress goes to the bar meanwhile.
         image_format: of the results, ``auto`` for that of each image.
         overwrite: replace results that are there.
         compare: write a picture of before and after for each file too.
@@ -85,6 +85,7 @@ def derain_files(
     if not planned.jobs:
         return report
     derainer = derainer if isinstance(derainer, Derainer) else derainer()
+    progress_before = derainer.progress
     pictures = Path(out) / COMPARED if compare else None
     quiet = True if shard[0] else None  # None: where there is no terminal
     how = {'unit': 'file', 'bar_format': BAR, 'smoothing': 0.02}  # parts of an image come in bursts
@@ -102,6 +103,7 @@ def derain_files(
                 report.done.append(job.target)
                 report.notes += [(job.source, note) for note in notes]
             bar.update(count + 1 - bar.n)
+    derainer.progress = progress_before
     report.notes += [(None, note) for note in derainer.notes]
     return report
 
