@@ -25,6 +25,7 @@ from mmengine.registry import MODELS, Registry
 from torch import Tensor, nn
 
 from ddsa_arch.archs.blocks.precision import full_precision
+from ddsa_arch.fast import accelerate
 from ddsa_arch.models.restore import restore
 from ddsa_arch.ops.errors import InputError
 
@@ -75,6 +76,7 @@ class DerainRestorer(BaseModel):
         install()
         losses = {'pixel': {'type': 'DerainL1Loss'}} if losses is None else losses
         self.network = MODELS.build(network)
+        accelerate(self.network)
         self.losses = nn.ModuleDict({name: MODELS.build(loss) for name, loss in losses.items()})
 
     def forward(

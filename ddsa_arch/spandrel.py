@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ddsa_arch.archs.ddsanet_arch import WIDTH_MULTIPLE, DDSANet, hidden_width
+from ddsa_arch.fast import accelerate
 from ddsa_arch.ops.errors import InputError
 
 if TYPE_CHECKING:
@@ -55,8 +56,10 @@ def install(registry: spandrel.ArchRegistry | None = None) -> None:
             arguments = arguments_of(state_dict)
             if arguments is None:
                 raise ValueError('these weights are not those of a DDSANet')
+            net = DDSANet(**arguments)  # float32, whatever the file holds
+            accelerate(net)
             return spandrel.ImageModelDescriptor(
-                DDSANet(**arguments),  # float32, whatever the file holds
+                net,
                 state_dict,
                 architecture=self,
                 purpose='Restoration',

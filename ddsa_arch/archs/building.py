@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 
 from ddsa_arch.ops.errors import InputError, did_you_mean
+
+Net = TypeVar('Net', bound=nn.Module)
 
 
 def build_network(network_g: Mapping[str, Any], device: str = 'cpu') -> nn.Module:
@@ -35,3 +38,13 @@ def build_network(network_g: Mapping[str, Any], device: str = 'cpu') -> nn.Modul
         if device != 'meta':
             raise
         return build_network(network_g)
+
+
+def sharing_tensors(net: Net) -> Net:
+    """A copy of a network that shares its parameters and buffers: they take no memory, and stay those of the network.
+
+    What is done to the copy, such as hooks or another mode, is not seen by whoever runs the network. Forwards that were
+    compiled by themselves are left out of it.
+    """
+    shared: dict[int, Any] = {id(tensor): tensor for tensor in (*net.parameters(), *net.buffers())}
+    return copy.deepcopy(net, shared)

@@ -1,6 +1,6 @@
 """How large a network is and what an image costs: from shapes alone, or in detail from one run.
 
-Counted is the plain form, the papers' order of operations; the fast form, which runs by default, does a little less.
+Counted is the papers' order of operations, also where fast execution, which does a little less, was given to a network.
 """
 
 from __future__ import annotations
@@ -24,19 +24,38 @@ from mmengine.analysis.jit_handles import (
 )
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
-from ddsa_arch.archs.blocks.plain_form import plain_form
+from ddsa_arch.archs.building import sharing_tensors
 
 WEIGHED = {'convolution', 'addmm', 'mm'}  # products with weights; bmm and what is like it multiply features
 
 
-def _attention_flops(query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any) -> int:
-    return sdpa_flop_count(query, key, value)
+class _Counter(TorchDispatchMode):
+    """Adds up multiply-adds by kind of operator, by the formulas of torch's own FlopCounterMode.
 
+    That one puts hooks on all modules of the process, which would be seen by networks in other threads.
 
-# torch's counter knows the fused attention of GPUs alone
-FUSED_ON_CPU = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
+    Attributes:
+        macs: by the operator's name.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.macs: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        kind = func._overloadpacket
+        if kind is torch.ops.aten._scaled_dot_product_flash_attention_for_cpu:  # torch knows that of GPUs alone
+            flops = sdpa_flop_count(*(tensor.shape for tensor in args[:3]))
+        elif kind in flop_registry:
+            flops = flop_registry[kind](*args, **(kwargs or {}), out_val=out)
+        else:
+            return out
+        self.macs[str(kind).rpartition('.')[2]] += flops // 2
+        return out
 
 
 @dataclass(frozen=True)
@@ -67,20 +86,16 @@ def complexity(net: nn.Module, height: int = 256, width: int = 256) -> Complexit
     A network that takes one size alone (``fixed_size``) is counted for as many tiles as the image holds.
 
     Args:
-        net: on the CPU; its mode is kept.
+        net: on the CPU; it is left as it is.
         height: of the image, a multiple of what the network needs.
         width: of the image.
     """
     fixed = getattr(net, 'fixed_size', None)
     size, tiles = ((fixed, fixed), -(-height // fixed) * -(-width // fixed)) if fixed else ((height, width), 1)
-    training = net.training
-    counter = FlopCounterMode(display=False, custom_mapping=FUSED_ON_CPU)
-    with plain_form(), FakeTensorMode(allow_non_fake_inputs=True), counter, torch.no_grad():
-        outputs = net.eval()(torch.zeros(1, 3, *size))
-    net.train(training)
-    counts = {
-        str(kind).rpartition('.')[2]: flops // 2 * tiles for kind, flops in counter.get_flop_counts()['Global'].items()
-    }
+    net = sharing_tensors(net).eval()
+    with FakeTensorMode(allow_non_fake_inputs=True), _Counter() as counter, torch.no_grad():
+        outputs = net(torch.zeros(1, 3, *size))
+    counts = {kind: macs * tiles for kind, macs in counter.macs.items()}
     weighed = sum(macs for kind, macs in counts.items() if kind in WEIGHED)
     return Complexity(
         sum(p.numel() for p in net.parameters()),
@@ -169,18 +184,14 @@ def count_operations(net: nn.Module, image: Tensor) -> Operations:
     linear systems, and all that is no product. The run is a real one: torch.jit traces no tensors without values.
 
     Args:
-        net: takes the image as it is; its mode is kept.
+        net: takes the image as it is; it is left as it is.
         image: ``(1, 3, H, W)``, where the network is.
     """
+    net = sharing_tensors(net).eval()
     analyzer = FlopAnalyzer(net, image).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     analyzer.set_op_handle(**_handles())
-    training = net.training
-    net.eval()
-    try:
-        with plain_form(), torch.no_grad():
-            counts = analyzer.by_operator()
-    finally:
-        net.train(training)
+    with torch.no_grad():
+        counts = analyzer.by_operator()
     return Operations(
         *(int(counts[kind]) for kind in (CONV, LINEAR, PRODUCT, OTHER, ACTIVATIONS)),
         tuple(sorted(analyzer.unsupported_ops())),

@@ -10,7 +10,7 @@ Shapes: B batch, C channels, h heads, d = C / h channels per head, N = H * W pix
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -18,14 +18,10 @@ import torch.nn.functional as F
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from ddsa_arch.archs.blocks.attention import ChannelPool, SpatialAttention
-from ddsa_arch.archs.blocks.attention_core import ChannelAttention
-from ddsa_arch.archs.blocks.feedforward import Crop, FeedForward
-from ddsa_arch.archs.blocks.fused import conv, conv_add_
-from ddsa_arch.archs.blocks.gated_feedforward import gated_strip
+from ddsa_arch.archs.blocks.attention import SpatialAttention
 from ddsa_arch.archs.blocks.norm import ChannelLayerNorm
 from ddsa_arch.archs.blocks.resample import Downsample, Upsample
-from ddsa_arch.archs.blocks.strips import embed, fuse, in_strips, join, run_block, run_blocks, through
+from ddsa_arch.archs.blocks.transposed_attention import channel_scores, merge_heads, split_heads
 
 RES2NET_SCALE = 3  # "we set the scale dimension to 3", section 2.3
 WIDTH_MULTIPLE = 8 * RES2NET_SCALE  # hidden widths that split in 3 and suit the hardware (our choice)
@@ -51,14 +47,12 @@ def keep_top_k(scores: Tensor, k: int, fill: float) -> Tensor:
         k: ``1 <= k <= d``. Ties at the threshold are all kept.
         fill: 0 is the paper to the letter; -inf leaves the others out of a softmax.
     """
-    if k >= scores.shape[-1]:
-        return scores
     threshold = scores.topk(k, dim=-1).values[..., -1:]
     return scores.masked_fill(scores < threshold, fill)
 
 
 @ARCH_REGISTRY.register()
-class DDSA(ChannelAttention):
+class DDSA(nn.Module):
     """Dynamic dual self-attention (section 2.2), (B, C, H, W) -> (B, C, H, W).
 
     Attention between the channels of a head: the scores of a head are a d x d matrix, whatever the image size.
@@ -67,7 +61,7 @@ class DDSA(ChannelAttention):
         M(P, k): entries of P below the k-th largest of their row fall   (5)
         out = [w_0 softmax(P) + w_1 softmax(M(P, k))] V                 (6)
 
-    The weighted sum of the two maps is formed first, so both branches share one product with V.
+    The weighted sum of the two maps is formed first, as the brackets say, so both branches share one product with V.
 
     Args:
         dim: channels C, a multiple of ``heads``.
@@ -108,22 +102,25 @@ class DDSA(ChannelAttention):
         self.temperature = nn.Parameter(torch.ones(heads, 1, 1)) if scale == 'temperature' else None
         self.branch_weights = nn.Parameter(torch.full((2,), 0.5)) if attention == 'dual' else None
 
-    @property
-    def layers(self) -> tuple[nn.Conv2d, nn.Conv2d]:
-        return self.to_qkv, self.encode_qkv
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.encode_qkv(self.to_qkv(x)).chunk(3, dim=1)
+        q, k, v = (split_heads(part, self.heads) for part in (q, k, v))  # (B, h, d, N)
+        p = channel_scores(q, k, self.temperature)  # (4), (B, h, d, d)
+        out = self.attention_map(p) @ v  # (6)
+        return self.project_out(merge_heads(out, x.shape))
 
-    def attention_map(self, scores: Tensor) -> Tensor:
-        """The bracket of eq. (6), (B, h, d, d)."""
+    def attention_map(self, p: Tensor) -> Tensor:
+        """The bracket of eq. (6), (B, h, d, d) from the scores P of that shape."""
         if self.attention == 'dense':
-            return scores.softmax(dim=-1)
-        sparse = keep_top_k(scores, self.k, self.fill).softmax(dim=-1)
+            return p.softmax(dim=-1)
+        m = keep_top_k(p, self.k, self.fill)  # (5)
         if self.attention == 'sparse':
-            return sparse
-        return self.branch_weights[0] * scores.softmax(dim=-1) + self.branch_weights[1] * sparse
+            return m.softmax(dim=-1)
+        return self.branch_weights[0] * p.softmax(dim=-1) + self.branch_weights[1] * m.softmax(dim=-1)
 
 
 @ARCH_REGISTRY.register()
-class SEFN(FeedForward):
+class SEFN(nn.Module):
     """Spatial-enhanced feed-forward network (section 2.3), (B, C, H, W) -> (B, C, H, W).
 
     Res2Net with scale 3 and depth-wise 3x3 convolutions between two 1x1 convolutions, then the spatial attention
@@ -152,44 +149,15 @@ class SEFN(FeedForward):
         self.spatial_attention = SpatialAttention(bias) if spatial_attention else nn.Identity()
         self.project_out = nn.Conv2d(hidden, dim, 1, bias=bias)
 
-    halo = 2
-
-    def strip(self, x: Tensor, crop: Crop, out: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        pool = ChannelPool()
-        p, bias = (None, None) if self.looks else (out, self.project_out.bias)
-        last = self.project_out.weight
-        # with gradients one tensor, as those of parts would have to be summed up
-        parts = [self.hidden(x)] if torch.is_grad_enabled() else self.parts(x)
-        weights = [last] if torch.is_grad_enabled() else last.chunk(RES2NET_SCALE, dim=1)
-        for y, weight in zip(parts, weights, strict=True):
-            y = crop(y)
-            p, bias = conv_add_(p, y, weight, bias), None
-            if self.looks:
-                pool.add(y)
-        return p, pool.result() if self.looks else None
-
-    def parts(self, x: Tensor) -> Iterator[Tensor]:
-        """y1, y2, y3, one at a time."""
-        weights, bias = self.expand.weight.chunk(RES2NET_SCALE), self.expand.bias
-        biases = (None,) * RES2NET_SCALE if bias is None else bias.chunk(RES2NET_SCALE)
-        expanded = (conv(x, *part, activation='gelu') for part in zip(weights, biases, strict=True))
-        yield next(expanded)
-        y2 = self.depthwise2(next(expanded))
-        yield y2
-        yield self.depthwise3(next(expanded) + y2)
-
-    def hidden(self, x: Tensor) -> Tensor:
-        """[y1, y2, y3], (B, hidden, H, W)."""
-        x1, x2, x3 = F.gelu(self.expand(x)).chunk(RES2NET_SCALE, dim=1)
+    def forward(self, x: Tensor) -> Tensor:
+        x1, x2, x3 = F.gelu(self.expand(x)).chunk(RES2NET_SCALE, dim=1)  # (B, hidden / 3, H, W) each
         y2 = self.depthwise2(x2)
         y3 = self.depthwise3(x3 + y2)
-        return torch.cat([x1, y2, y3], dim=1)
-
-    def equation(self, x: Tensor) -> Tensor:
-        return self.project_out(self.spatial_attention(self.hidden(x)))
+        y = torch.cat([x1, y2, y3], dim=1)
+        return self.project_out(self.spatial_attention(y))
 
 
-class GDFN(FeedForward):
+class AblationGDFN(nn.Module):
     """Gated feed-forward network of [9], with the SA of SEFN where row (e) of Table 3 asks for it.
 
     conv1x1(SA(GELU(a) * b)) with a, b = split(DW(conv1x1(x))), (B, C, H, W) -> (B, C, H, W). The hidden width is
@@ -207,18 +175,8 @@ class GDFN(FeedForward):
         self.spatial_attention = SpatialAttention(bias) if spatial_attention else nn.Identity()
         self.project_out = nn.Conv2d(hidden, dim, 1, bias=bias)
 
-    halo = 1
-
-    def strip(self, x: Tensor, crop: Crop, out: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        weight, bias = self.project_out.weight, self.project_out.bias
-        part = partial(gated_strip, x, self.expand, self.depthwise, weight, activation=self.activation, crop=crop)
-        if not self.looks:
-            return part(bias=bias, out=out), None
-        pool = ChannelPool()
-        return part(bias=None, out=None, look=pool.add), pool.result()
-
-    def equation(self, x: Tensor) -> Tensor:
-        a, b = self.depthwise(self.expand(x)).chunk(2, dim=1)
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = self.depthwise(self.expand(x)).chunk(2, dim=1)  # (B, hidden, H, W) each
         return self.project_out(self.spatial_attention(self.activation(a) * b))
 
 
@@ -241,15 +199,9 @@ class DATB(nn.Module):
         self.norm2 = ChannelLayerNorm(dim, norm_bias)
         self.feed_forward = feed_forward
 
-    @property
-    def branches(self) -> tuple[nn.Module, nn.Module]:
-        return self.attention, self.feed_forward
-
     def forward(self, x: Tensor) -> Tensor:
-        if in_strips():
-            return run_block(self, x)
-        x = x + self.attention(self.norm1(x))
-        return x + self.feed_forward(self.norm2(x))
+        x = x + self.attention(self.norm1(x))  # (1)
+        return x + self.feed_forward(self.norm2(x))  # (2)
 
 
 @ARCH_REGISTRY.register()
@@ -312,7 +264,7 @@ class DDSANet(nn.Module):
             DDSA, keep_ratio=keep_ratio, attention=attention, scale=scale, mask_fill=mask_fill, bias=bias
         )
         make_ffn = partial(
-            {'msfn': SEFN, 'gdfn': GDFN}[one_of('ffn', ffn, ('msfn', 'gdfn'))],
+            {'msfn': SEFN, 'gdfn': AblationGDFN}[one_of('ffn', ffn, ('msfn', 'gdfn'))],
             expansion=expansion, spatial_attention=spatial_attention, bias=bias,
         )  # fmt: skip
 
@@ -343,13 +295,11 @@ class DDSANet(nn.Module):
         self.output = nn.Conv2d(dim * 2, in_channels, 3, padding=1, bias=bias)
 
     def forward(self, rain: Tensor) -> Tensor:
-        room, x1 = embed(self.embed, rain, self.embed.out_channels)
-        x1 = run_blocks(self.encoder1, run_blocks(self.encoder0, x1))  # (B, dim, H, W)
-        x2 = run_blocks(self.encoder2, through(self.down12, x1, 2))  # (B, 2 dim, H/2, W/2)
-        x3 = run_blocks(self.encoder3, through(self.down23, x2, 2))  # (B, 4 dim, H/4, W/4)
-        y = run_blocks(self.level4, through(self.down34, x3, 2))  # (B, 8 dim, H/8, W/8)
-        y = run_blocks(self.decoder3, fuse(self.fuse3, self.up43, y, x3))
-        y = run_blocks(self.decoder2, fuse(self.fuse2, self.up32, y, x2))
-        del x2, x3  # memory that the full resolution needs
-        y = run_blocks(self.decoder1, join(self.up21, y, x1, room))  # (B, 2 dim, H, W)
-        return rain + through(self.output, run_blocks(self.decoder0, y), 1)
+        x1 = self.encoder1(self.encoder0(self.embed(rain)))  # (B, dim, H, W)
+        x2 = self.encoder2(self.down12(x1))  # (B, 2 dim, H/2, W/2)
+        x3 = self.encoder3(self.down23(x2))  # (B, 4 dim, H/4, W/4)
+        y = self.level4(self.down34(x3))  # (B, 8 dim, H/8, W/8)
+        y = self.decoder3(self.fuse3(torch.cat([self.up43(y), x3], dim=1)))
+        y = self.decoder2(self.fuse2(torch.cat([self.up32(y), x2], dim=1)))
+        y = self.decoder0(self.decoder1(torch.cat([self.up21(y), x1], dim=1)))  # (B, 2 dim, H, W)
+        return rain + self.output(y)

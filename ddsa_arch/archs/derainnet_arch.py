@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from ddsa_arch.archs.blocks.precision import full_precision
+from ddsa_arch.archs.blocks import precision
 from ddsa_arch.ops.guided_filter import base_layer
 
 PADDING = 10  # pixels on each side, of which the convolutions leave CUT
@@ -75,7 +75,7 @@ class DerainNet(nn.Module):
     def forward(self, rain: Tensor) -> Tensor | list[Tensor]:
         padded = symmetric_pad(rain, PADDING)  # (B, 3, H + 20, W + 20)
         base = base_layer(padded)
-        detail = full_precision(self.cnn(padded - base))  # (B, 3, H + 12, W + 12)
+        detail = precision.full_precision(self.cnn(padded - base))  # (B, 3, H + 12, W + 12)
         detail = F.pad(detail, (-CUT,) * 4)  # (B, 3, H, W)
         image = F.pad(base, (-PADDING,) * 4) + detail
         return [detail, image] if self.return_detail else image

@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
+from ddsa_arch.archs.blocks import precision
 from ddsa_arch.archs.blocks.dense import SLOPE, dense_level, image_from, keep_unused
-from ddsa_arch.archs.blocks.precision import full_precision
 
 LABELS = range(5)  # 0 to 2 in the published training, 1 to 4 in the published test
 LOGITS = 4  # of the classifier, though there are three densities
@@ -166,7 +166,7 @@ class MultiStream(nn.Module):
         for conv in (self.conv1040, self.conv1030, self.conv1020, self.conv1010):
             mean = F.avg_pool2d(mean, 2)  # of 4 x 4, 8 x 8, 16 x 16, 32 x 32 pixels of f
             levels.insert(0, F.interpolate(F.leaky_relu(conv(mean), SLOPE), size=x.shape[-2:]))
-        return full_precision(self.refine3(torch.cat(levels, dim=1))).tanh()
+        return precision.full_precision(self.refine3(torch.cat(levels, dim=1))).tanh()
 
     def label_map(self, x: Tensor, label: int | Tensor | None) -> Tensor:
         """(B, label_channels, H, W) that holds the number of each image's label."""

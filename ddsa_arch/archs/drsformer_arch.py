@@ -17,12 +17,8 @@ import torch.nn.functional as F
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from ddsa_arch.archs.blocks.feedforward import Crop, FeedForward
-from ddsa_arch.archs.blocks.fused import ALIGNMENT, aligned, conv, conv_add_
+from ddsa_arch.archs.blocks import precision
 from ddsa_arch.archs.blocks.gated_feedforward import hidden_width
-from ddsa_arch.archs.blocks.plain_form import is_plain
-from ddsa_arch.archs.blocks.precision import full_precision
-from ddsa_arch.archs.blocks.strips import in_strips, layout, strips, through, with_room
 from ddsa_arch.archs.blocks.transformer_unet import TransformerUNet, check_residual
 from ddsa_arch.archs.blocks.transposed_attention import MDTA, TransformerBlock, norm_has_bias
 
@@ -48,10 +44,9 @@ class TKSA(MDTA):
     Each branch lets a row keep its k largest scores, for k = d/2, 2d/3, 3d/4 and 4d/5, and the softmax gives the
     others the weight 0. Not the k are learned but the factors of the four branches, each 0.2 at first:
 
-        out = (sum_j attn_j softmax(top_k_j(scores))) v
+        out = sum_j attn_j softmax(top_k_j(scores)) v
 
-    The published code multiplies each of the four maps with v; their sum needs one product and gives the same. Scores
-    that tie with the k-th largest are all kept, where the published code picks as many of them as make k.
+    Scores that tie with the k-th largest are all kept, where the published code picks as many of them as make k.
 
     Args:
         dim: channels C, a multiple of ``heads``, with at least two for each head.
@@ -67,7 +62,11 @@ class TKSA(MDTA):
         self.kept = [width * part // whole for part, whole in KEEP_RATIOS]
         self.attn1, self.attn2, self.attn3, self.attn4 = (nn.Parameter(torch.full((1,), 0.2)) for _ in KEEP_RATIOS)
 
-    def attention_map(self, scores: Tensor) -> list[Tensor]:
+    def attend(self, scores: Tensor, v: Tensor) -> Tensor:
+        first, *others = (weights @ v for weights in self.attention_maps(scores))
+        return sum(others, first)
+
+    def attention_maps(self, scores: Tensor) -> list[Tensor]:
         """The four weighted sparse maps, (B, h, d, d) each from scores of that shape."""
         factors = (self.attn1, self.attn2, self.attn3, self.attn4)
         return [
@@ -76,18 +75,7 @@ class TKSA(MDTA):
         ]
 
 
-def join_aligned(x: Tensor, y: Tensor) -> Tensor:
-    """[x, y] of (B, C_i, H, W), with channels of zeros up to a friendly width."""
-    channels = x.shape[1] + y.shape[1]
-    size = (len(x), channels + -channels % ALIGNMENT, *x.shape[2:])
-    joined = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=layout(x))
-    joined[:, : x.shape[1]] = x
-    joined[:, x.shape[1] : channels] = y
-    joined[:, channels:] = 0
-    return joined
-
-
-class MSFN(FeedForward):
+class MSFN(nn.Module):
     """Mixed-scale feed-forward network, (B, C, H, W) -> (B, C, H, W).
 
         p1, p2 = split(ReLU(DW3x3(u)));  r1, r2 = split(ReLU(DW5x5(u)));  u = conv1x1(x)
@@ -113,42 +101,7 @@ class MSFN(FeedForward):
         self.dwconv5x5_1 = nn.Conv2d(double, hidden, 5, padding=2, groups=hidden, bias=bias)
         self.project_out = nn.Conv2d(double, dim, 1, bias=bias)
 
-    halo = 4  # of two 5x5 convolutions, one after the other
-
-    def strip(self, x: Tensor, crop: Crop, out: Tensor | None) -> tuple[Tensor, None]:
-        """Each paired convolution is the sum of two depth-wise ones."""
-        hidden, last_bias = self.dwconv3x3_1.out_channels, self.project_out.bias
-        for place, paired in enumerate((self.dwconv3x3_1, self.dwconv5x5_1)):
-            first, second = self.pairs(x, slice(place * hidden, (place + 1) * hidden))
-            padding, groups = paired.padding[0], first.shape[1]
-            bias = None if paired.bias is None else aligned(paired.bias)
-            weights = [aligned(weight) for weight in paired.weight.split(1, dim=1)]
-            t = conv(first, weights[0], bias, padding, groups=groups)
-            t = conv_add_(t, second, weights[1], None, padding, groups, activation='relu')
-            weight = aligned(self.project_out.weight[:, place * hidden : (place + 1) * hidden], dim=1)
-            out, last_bias = conv_add_(out, crop(t), weight, last_bias), None
-        return out, None
-
-    def pairs(self, x: Tensor, half: slice) -> tuple[Tensor, Tensor]:
-        """The even and the odd channels of [p1, r1] or of [p2, r2], with channels of zeros up to a friendly width."""
-        hidden = half.stop - half.start
-        found = []  # p and r of the even channels, p and r of the odd ones
-        for parity in (0, 1):
-            channels = slice(half.start + parity, half.stop, 2)
-            bias = None if self.project_in.bias is None else aligned(self.project_in.bias[channels])
-            u = conv(x, aligned(self.project_in.weight[channels]), bias)
-            count = len(range(parity, hidden, 2))
-            for layer in (self.dwconv3x3, self.dwconv5x5):
-                bias = None if layer.bias is None else aligned(layer.bias[channels])
-                weight, padding = aligned(layer.weight[channels]), layer.padding[0]
-                y = conv(u, weight, bias, padding, groups=u.shape[1], activation='relu')
-                found.append(y[:, :count])
-        p_even, r_even, p_odd, r_odd = found
-        if hidden % 2:  # the r begin at an odd place of the concatenation
-            r_even, r_odd = r_odd, r_even
-        return join_aligned(p_even, r_even), join_aligned(p_odd, r_odd)
-
-    def equation(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         u = self.project_in(x)
         p1, p2 = F.relu(self.dwconv3x3(u)).chunk(2, dim=1)  # (B, hidden, H, W) each
         r1, r2 = F.relu(self.dwconv5x5(u)).chunk(2, dim=1)
@@ -157,48 +110,30 @@ class MSFN(FeedForward):
         return self.project_out(torch.cat([t1, t2], dim=1))
 
 
-class DepthwiseConv(nn.Conv2d):
-    """Depth-wise convolution without bias that keeps the shape."""
-
-    def __init__(self, dim: int, kernel: int, dilation: int = 1) -> None:
-        padding = dilation * (kernel - 1) // 2
-        super().__init__(dim, dim, kernel, padding=padding, dilation=dilation, groups=dim, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.device.type == 'cpu' and self.dilation != (1, 1):
-            # with bfloat16 in channels_last, PyTorch 2.13 leaves the gradient of these weights uninitialised on a CPU
-            with torch.autocast('cpu', enabled=False):
-                return self.dilated(full_precision(x))
-        return super().forward(x)
-
-    def dilated(self, x: Tensor) -> Tensor:
-        """``forward`` on a CPU, where oneDNN has no fast code for dilated kernels that reach over more than 9 columns.
-
-        The inner columns make a kernel of their own. The outer ones are kernels of one column, whose results are moved.
-        """
-        dilation, reach = self.dilation[1], self.padding[1]
-        if self.kernel_size[1] < 7 or is_plain():
-            return super().forward(x)
-        out = F.conv2d(x, self.weight[..., 1:-1], None, 1, (self.padding[0], reach - dilation), dilation, self.groups)
-        inside = x.shape[-1] - reach  # columns that have a neighbour at that distance
-        if inside > 0:
-            left, right = (
-                F.conv2d(x, self.weight[..., column], None, 1, (self.padding[0], 0), dilation, self.groups)
-                for column in (slice(0, 1), slice(-1, None))
-            )
-            out[..., reach:] += left[..., :inside]
-            out[..., :inside] += right[..., reach:]
-        return out
-
-
-def depthwise_separable(dim: int, kernel: int, dilation: int = 1) -> tuple[nn.Module, nn.Module]:
-    """A depth-wise convolution and a 1x1 convolution."""
-    return DepthwiseConv(dim, kernel, dilation), nn.Conv2d(dim, dim, 1, bias=False)
+def depthwise_separable(dim: int, kernel: int, dilation: int = 1) -> tuple[nn.Conv2d, nn.Conv2d]:
+    """A depth-wise convolution that keeps the shape and a 1x1 convolution, both without bias."""
+    padding = dilation * (kernel - 1) // 2
+    depthwise = nn.Conv2d(dim, dim, kernel, padding=padding, dilation=dilation, groups=dim, bias=False)
+    return depthwise, nn.Conv2d(dim, dim, 1, bias=False)
 
 
 def under_op(*layers: nn.Module) -> nn.Sequential:
     """Layers one after the other, under the key ``op`` of the published weights."""
     return nn.Sequential(OrderedDict(op=nn.Sequential(*layers)))
+
+
+class DilatedConv(nn.Sequential):
+    """A depth-wise convolution of dilation 2 and a 1x1 convolution, (B, C, H, W) -> the same."""
+
+    def __init__(self, dim: int, kernel: int) -> None:
+        super().__init__(OrderedDict(op=nn.Sequential(*depthwise_separable(dim, kernel, dilation=2))))
+
+    def forward(self, x: Tensor) -> Tensor:
+        depthwise, pointwise = self.op
+        # with bfloat16 in channels_last, PyTorch 2.13 leaves the gradient of these weights uninitialised on a CPU
+        with torch.autocast('cpu', enabled=False):
+            x = depthwise(precision.full_precision_on_cpu(x))
+        return pointwise(x)
 
 
 def experts(dim: int) -> list[nn.Module]:
@@ -207,7 +142,7 @@ def experts(dim: int) -> list[nn.Module]:
         under_op(*depthwise_separable(dim, kernel), nn.ReLU(), *depthwise_separable(dim, kernel))
         for kernel in (1, 3, 5, 7)
     ]
-    dilated = [under_op(*depthwise_separable(dim, kernel, dilation=2)) for kernel in (3, 5, 7)]
+    dilated = [DilatedConv(dim, kernel) for kernel in (3, 5, 7)]
     return [*separable, *dilated, nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False)]
 
 
@@ -235,43 +170,11 @@ class ExpertStep(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self._ops = nn.ModuleList(experts(dim))
-        self._out = nn.Sequential(nn.Conv2d(dim * EXPERTS, dim, 1, bias=False))  # lends its weight to forward
-
-    halo = 6  # of two 7x7 convolutions, one after the other
-
-    def update(self, s: Tensor, weights: Tensor) -> Tensor:
-        """``forward``, written into s."""
-        for image, image_weights in zip(s.split(1), weights, strict=True):
-            for strip in strips(image, self.halo, torch.clone):
-                strip.of(image).copy_(self.strip(strip.x, image_weights, strip.crop))
-        return s
-
-    def strip(self, s: Tensor, weights: Tensor, crop: Crop) -> Tensor:
-        """``forward`` of a strip (1, C, h, w) with weights (8,); the last 1x1 convolutions join the mix."""
-        channels = s.shape[1]
-        mix = self._out[0].weight.view(channels, EXPERTS, channels) * weights[:, None]  # (C, 8, C)
-        total = None
-        for number, expert in enumerate(self._ops):
-            y, matrix = s, mix[:, number]  # (C, C)
-            if isinstance(expert, nn.AvgPool2d):
-                y = expert(y)
-            else:
-                *before, depthwise, pointwise = expert.op
-                if before:
-                    first, then, _ = before
-                    y = conv(first(y), then.weight, activation='relu')
-                y, matrix = depthwise(y), matrix @ pointwise.weight.flatten(1)
-            total = conv_add_(total, crop(y), matrix[:, :, None, None])
-        return total.relu_().add_(crop(s)).relu_()
+        self._out = nn.Sequential(nn.Conv2d(dim * EXPERTS, dim, 1, bias=False))
 
     def forward(self, s: Tensor, weights: Tensor) -> Tensor:
-        channels, height, width = s.shape[1:]
-        x = torch.cat([op(s) for op in self._ops], dim=1)  # (B, 8C, H, W)
-        # the w scale the 1x1 convolution of their sample instead of x: no second tensor of that size
-        mix = self._out[0].weight.view(channels, EXPERTS, channels) * weights[:, None, :, None]  # (B, C, 8, C)
-        y = x.permute(0, 2, 3, 1).flatten(1, 2) @ mix.flatten(2).transpose(1, 2)  # (B, N, C)
-        y = y.unflatten(1, (height, width)).permute(0, 3, 1, 2)
-        return F.relu(F.relu(y) + s)
+        weighed = [op(s) * weights[:, j, None, None, None] for j, op in enumerate(self._ops)]
+        return F.relu(F.relu(self._out(torch.cat(weighed, dim=1))) + s)
 
 
 class ExpertSteps(nn.Module):
@@ -284,8 +187,8 @@ class ExpertSteps(nn.Module):
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
         s = self.preprocess(x)
-        for step, step_weights in zip(self._ops, weights.unbind(dim=1), strict=True):
-            s = step.update(s, step_weights) if in_strips() else step(s, step_weights)
+        for i, step in enumerate(self._ops):
+            s = step(s, weights[:, i])
         return s
 
 
@@ -354,5 +257,5 @@ class DRSformer(TransformerUNet):
         self.refinement = MEFC(dim * 2) if mefc else nn.Identity()
 
     def forward(self, rain: Tensor) -> Tensor:
-        x = self.encoder_level0(through(self.patch_embed, rain, 1))  # (B, dim, H, W)
-        return rain + through(self.output, self.refinement(self.levels(*with_room(x))), 1)
+        x = self.encoder_level0(self.patch_embed(rain))  # (B, dim, H, W)
+        return rain + self.output(self.refinement(self.levels(x)))

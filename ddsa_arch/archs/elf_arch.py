@@ -23,10 +23,16 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from ddsa_arch.archs.blocks.association import S2FB, Decoder, DecoderLevel, Encoder, EncoderLevel
-from ddsa_arch.archs.blocks.attention_core import channel_attention
 from ddsa_arch.archs.blocks.channel_attention import CAB, same_conv
 from ddsa_arch.archs.blocks.gated_feedforward import GDFN
-from ddsa_arch.archs.blocks.transposed_attention import MDTA, TransformerBlock, layer_norm
+from ddsa_arch.archs.blocks.transposed_attention import (
+    MDTA,
+    TransformerBlock,
+    channel_scores,
+    layer_norm,
+    merge_heads,
+    split_heads,
+)  # fmt: skip
 
 KERNEL = 3
 GATES = {'prelu': nn.PReLU, 'gelu': nn.GELU}
@@ -50,7 +56,9 @@ def quadrants(x: Tensor) -> Tensor:
     Top left, top right, bottom left, bottom right. They are crops, no pixel-unshuffle: what lies at one place comes
     from four distant places of the image.
     """
-    return torch.cat([quarter for half in x.chunk(2, dim=2) for quarter in half.chunk(2, dim=3)], dim=1)
+    top, bottom = x.chunk(2, dim=2)
+    (top_left, top_right), (bottom_left, bottom_right) = top.chunk(2, dim=3), bottom.chunk(2, dim=3)
+    return torch.cat([top_left, top_right, bottom_left, bottom_right], dim=1)
 
 
 def transposed_shuffle(x: Tensor) -> Tensor:
@@ -137,6 +145,7 @@ class AssociationAttention(nn.Module):
         super().__init__()
         if heads < 1 or width % heads:
             raise ValueError(f'heads of the MAM: {heads} does not divide the {width} channels; 1 always does')
+        self.heads = heads
         self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
         self.q, self.k, self.v = (
             nn.Conv2d(width, width, KERNEL, padding=1, groups=width, bias=False) for _ in range(3)
@@ -144,8 +153,9 @@ class AssociationAttention(nn.Module):
         self.project_out = nn.Conv2d(width, width, 1, bias=False)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        q, k, v = self.q(query), self.k(key), self.v(value)
-        return channel_attention(q, k, v, len(self.temperature), self.temperature, self.project_out)
+        q, k, v = (split_heads(x, self.heads) for x in (self.q(query), self.k(key), self.v(value)))  # (B, h, d, N)
+        attended = channel_scores(q, k, self.temperature).softmax(dim=-1) @ v
+        return self.project_out(merge_heads(attended, query.shape))
 
 
 class AssociationFormer(nn.Module):
@@ -235,8 +245,8 @@ class ImageDerainingNetwork(HFN):
 class BackgroundRecoveryNetwork(HFN):
     """Restores the full image; the published weights have its layers beside those of its HFN.
 
-        fused = HFN(Former(MAM(rainy, rain, background)))
-        restored = rainy - (conv(shuffle(conv(fused))) + rain x2)
+        f = HFN(Former(MAM(rainy, rain, background)))
+        restored = rainy - (conv(shuffle(conv(f))) + rain x2)
 
     Rainy image (B, 3, H, W), rain and background (B, 3, H/2, W/2) -> (B, 3, H, W). ``mam_heads`` are the heads of
     the MAM; the other arguments are HFN's.
@@ -254,12 +264,12 @@ class BackgroundRecoveryNetwork(HFN):
         self.tail = same_conv(width // 2, 3, KERNEL)
 
     def forward(self, rainy: Tensor, rain: Tensor, background: Tensor) -> Tensor:
-        fused = HFN.forward(self, self.former(self.stem(rainy, rain, background)))  # (B, n, H/2, W/2)
-        return rainy - self.full_size(fused, rain)
+        f = HFN.forward(self, self.former(self.stem(rainy, rain, background)))  # (B, n, H/2, W/2)
+        return rainy - self.full_size(f, rain)
 
-    def full_size(self, fused: Tensor, half: Tensor) -> Tensor:
+    def full_size(self, f: Tensor, half: Tensor) -> Tensor:
         """An image (B, 3, H, W) from features (B, n, H/2, W/2) and the image that they refine (B, 3, H/2, W/2)."""
-        return self.tail(transposed_shuffle(self.deep_conv(fused))) + upsample(half)
+        return self.tail(transposed_shuffle(self.deep_conv(f))) + upsample(half)
 
 
 class LightBackgroundRecoveryNetwork(BackgroundRecoveryNetwork):
@@ -269,8 +279,8 @@ class LightBackgroundRecoveryNetwork(BackgroundRecoveryNetwork):
     """
 
     def forward(self, rainy: Tensor, rain: Tensor, background: Tensor) -> Tensor:
-        fused = self.former(HFN.forward(self, self.stem(rainy, rain, background)))  # (B, n, H/2, W/2)
-        return self.full_size(fused, background)
+        f = self.former(HFN.forward(self, self.stem(rainy, rain, background)))  # (B, n, H/2, W/2)
+        return self.full_size(f, background)
 
 
 @ARCH_REGISTRY.register()

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from ddsa_arch.archs.blocks.precision import full_precision
+from ddsa_arch.archs.blocks import precision
 from ddsa_arch.archs.blocks.u_shape import (
     LEVELS,
     STAGES,
@@ -101,10 +101,10 @@ class WindowBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         batch, height, width, _ = x.shape
-        windows = to_windows(self.norm1(full_precision(x)), self.window)  # (B, n, N, C)
+        windows = to_windows(self.norm1(precision.full_precision(x)), self.window)  # (B, n, N, C)
         windows = self.attn(windows.flatten(0, 1)).unflatten(0, (batch, -1))
         x = x + self.drop_path(from_windows(windows, height, width))
-        return x + self.drop_path(self.mlp(self.norm2(full_precision(x))))
+        return x + self.drop_path(self.mlp(self.norm2(precision.full_precision(x))))
 
 
 class SpatialBlock(nn.Module):
@@ -137,7 +137,7 @@ class SpatialBlock(nn.Module):
         out = self.attn(tokens.flatten(0, 1)).unflatten(0, (batch, -1))  # (B, C, n, 64)
         out = out.flatten(2).transpose(1, 2).reshape(x.shape)  # not folded back, see above
         x = x + self.drop_path(out)
-        return x + self.drop_path(self.mlp(self.norm2(full_precision(x))))
+        return x + self.drop_path(self.mlp(self.norm2(precision.full_precision(x))))
 
 
 @ARCH_REGISTRY.register()

@@ -13,8 +13,6 @@ import torch.nn.functional as F
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from ddsa_arch.archs.blocks.joint_conv import joint_conv
-
 
 def same_conv(in_channels: int, out_channels: int) -> nn.Conv2d:
     """A 3x3 convolution with bias that keeps H and W."""
@@ -102,8 +100,8 @@ class ProgressiveNetwork(nn.Module):
             h' and c'.
         """
         h, c = state or (torch.zeros_like(features), torch.zeros_like(features))
-        gates = (self.conv_i[0], self.conv_f[0], self.conv_g[0], self.conv_o[0])
-        i, f, g, o = joint_conv(gates, torch.cat([features, h], dim=1))
+        x = torch.cat([features, h], dim=1)
+        i, f, g, o = self.conv_i(x), self.conv_f(x), self.conv_g(x), self.conv_o(x)
         c = f.sigmoid() * c + i.sigmoid() * g.tanh()
         return o.sigmoid() * c.tanh(), c
 

@@ -15,8 +15,6 @@ import torch.nn.functional as F
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from ddsa_arch.archs.blocks.joint_conv import joint_conv
-
 SLOPE = 0.2  # of every LeakyReLU below 0
 SE_WIDTH = 6  # what the release calls the reduction is the hidden width itself, whatever C
 DECODER_DEPTH = 2  # convolutions that ``depth`` counts beside the units
@@ -112,13 +110,11 @@ class GRU(Unit):
 
     def forward(self, x: Tensor, h: Tensor | None = None) -> tuple[Tensor, Tensor]:
         if h is None:
-            z, n = joint_conv([self.conv_xz, self.conv_xn], x)
-            h = z.sigmoid() * n.tanh()
+            h = self.conv_xz(x).sigmoid() * self.conv_xn(x).tanh()
         else:
-            xz, xr, xn = joint_conv([self.conv_xz, self.conv_xr, self.conv_xn], x)
-            hz, hr = joint_conv([self.conv_hz, self.conv_hr], h)
-            z, r = (xz + hz).sigmoid(), (xr + hr).sigmoid()
-            n = (xn + self.conv_hn(r * h)).tanh()
+            z = (self.conv_xz(x) + self.conv_hz(h)).sigmoid()
+            r = (self.conv_xr(x) + self.conv_hr(h)).sigmoid()
+            n = (self.conv_xn(x) + self.conv_hn(r * h)).tanh()
             h = (1 - z) * h + z * n
         h = self.finish(h)
         return h, h
@@ -143,15 +139,15 @@ class LSTM(Unit):
 
     def forward(self, x: Tensor, h: Tensor | None = None, c: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         if h is None:
-            i, o, j = joint_conv([self.conv_xi, self.conv_xo, self.conv_xj], x)
-            c = i.sigmoid() * j.tanh()
-            h = o.sigmoid() * c
+            c = self.conv_xi(x).sigmoid() * self.conv_xj(x).tanh()
+            h = self.conv_xo(x).sigmoid() * c
         else:
-            of_x = joint_conv([self.conv_xf, self.conv_xi, self.conv_xo, self.conv_xj], x)
-            of_h = joint_conv([self.conv_hf, self.conv_hi, self.conv_ho, self.conv_hj], h)
-            f, i, o, j = (a + b for a, b in zip(of_x, of_h, strict=True))
-            c = f.sigmoid() * c + i.sigmoid() * j.tanh()
-            h = o.sigmoid() * c.tanh()
+            f = (self.conv_xf(x) + self.conv_hf(h)).sigmoid()
+            i = (self.conv_xi(x) + self.conv_hi(h)).sigmoid()
+            o = (self.conv_xo(x) + self.conv_ho(h)).sigmoid()
+            j = (self.conv_xj(x) + self.conv_hj(h)).tanh()
+            c = f * c + i * j
+            h = o * c.tanh()
         h = self.finish(h)
         return h, h, c
 

@@ -14,7 +14,6 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from ddsa_arch.archs.blocks.gated_feedforward import GDFN
-from ddsa_arch.archs.blocks.strips import embed, run_blocks, through
 from ddsa_arch.archs.blocks.transformer_unet import TransformerUNet, check_residual
 from ddsa_arch.archs.blocks.transposed_attention import MDTA, TransformerBlock, norm_has_bias
 
@@ -72,9 +71,8 @@ class Restormer(TransformerUNet):
         self.skip_conv = nn.Conv2d(dim, dim * 2, 1, bias=bias) if dual_pixel_task else None
 
     def forward(self, rain: Tensor) -> Tensor:
-        room, x = embed(self.patch_embed, rain, self.patch_embed.proj.out_channels)  # (B, dim, H, W)
-        skip = None if self.skip_conv is None else self.skip_conv(x)
-        y = run_blocks(self.refinement, self.levels(room, x))  # (B, 2 dim, H, W)
-        if skip is not None:
-            return self.output(y + skip)
-        return rain + through(self.output, y, 1)
+        x = self.patch_embed(rain)  # (B, dim, H, W)
+        y = self.refinement(self.levels(x))  # (B, 2 dim, H, W)
+        if self.skip_conv is not None:
+            return self.output(y + self.skip_conv(x))
+        return rain + self.output(y)

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from ddsa_arch.archs.blocks.precision import full_precision
+from ddsa_arch.archs.blocks import precision
 from ddsa_arch.ops.guided_filter import base_layer
 
 EPS = 1e-5  # of the norms
@@ -56,7 +56,7 @@ def statistics_norm(x: Tensor, scale: Tensor, shift: Tensor, over_batch: bool) -
         over_batch: mean and (biased) variance over the batch; else over each image by itself, of which a single pixel
             becomes the shift.
     """
-    x = full_precision(x)
+    x = precision.full_precision(x)
     if over_batch:
         return F.batch_norm(x, None, None, scale, shift, training=True, eps=EPS)
     return F.layer_norm(x, x.shape[2:], eps=EPS) * scale[:, None, None] + shift[:, None, None]
@@ -98,9 +98,11 @@ class SEMI(nn.Module):
         self.factor = factor
         inputs = [3] + [channels] * (2 * units + 1)
         widths = [channels] * (2 * units + 1) + [3]
-        self.kernels = nn.ParameterList(
-            nn.init.xavier_uniform_(torch.empty(o, i, 3, 3)) for i, o in zip(inputs, widths, strict=True)
+        self.kernels = nn.ModuleList(
+            nn.Conv2d(i, o, 3, padding=1, bias=False) for i, o in zip(inputs, widths, strict=True)
         )
+        for conv in self.kernels:
+            nn.init.xavier_uniform_(conv.weight)
         self.labelled = Branch(widths)
         self.unlabelled = Branch(widths) if semi else None
 
@@ -129,5 +131,5 @@ class SEMI(nn.Module):
         n = self.layer(s, *last)  # (B, 3, H, W), the negative of the rain
         return image + n / self.factor
 
-    def layer(self, x: Tensor, kernel: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-        return statistics_norm(F.conv2d(x, kernel, padding=1), scale, shift, over_batch=self.training)
+    def layer(self, x: Tensor, conv: nn.Module, scale: Tensor, shift: Tensor) -> Tensor:
+        return statistics_norm(conv(x), scale, shift, over_batch=self.training)

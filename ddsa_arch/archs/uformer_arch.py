@@ -15,7 +15,7 @@ import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from ddsa_arch.archs.blocks.precision import full_precision
+from ddsa_arch.archs.blocks import precision
 from ddsa_arch.archs.blocks.u_shape import (
     LEVELS,
     STAGES,
@@ -111,8 +111,8 @@ class LeWinBlock(nn.Module):
         self.drop_path = StochasticDepth(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self.attend_in_windows(self.norm1(full_precision(x))))
-        return x + self.drop_path(self.mlp(self.norm2(full_precision(x))))
+        x = x + self.drop_path(self.attend_in_windows(self.norm1(precision.full_precision(x))))
+        return x + self.drop_path(self.mlp(self.norm2(precision.full_precision(x))))
 
     def attend_in_windows(self, x: Tensor) -> Tensor:
         """(S)W-MSA of a map, (B, H, W, C) -> (B, H, W, C)."""

@@ -16,8 +16,8 @@ import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
+from ddsa_arch.archs.blocks import precision
 from ddsa_arch.archs.blocks.dense import dense_level, image_from, keep_unused
-from ddsa_arch.archs.blocks.precision import full_precision
 
 
 class ResidualEstimator(nn.Module):
@@ -53,7 +53,7 @@ class ConfidenceEstimator(nn.Module):
         x = self.conv1(torch.cat(features, dim=1))  # (B, 16, h, w)
         x = self.trans_block2(self.conv2(x))
         x = self.trans_block3(self.conv3(x))
-        return full_precision(self.refine3(x)).sigmoid()
+        return precision.full_precision(self.refine3(x)).sigmoid()
 
 
 @ARCH_REGISTRY.register()

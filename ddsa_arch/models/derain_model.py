@@ -23,7 +23,9 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from ddsa_arch.archs.building import sharing_tensors
 from ddsa_arch.archs.weights import load_weights
+from ddsa_arch.fast import accelerate
 from ddsa_arch.models.checkpoints import STATE_SUFFIX, prune, save_whole
 from ddsa_arch.models.compiling import compile_for_training
 from ddsa_arch.models.gathering import gather, interleave, shared_loader
@@ -69,17 +71,36 @@ class DerainModel(SRModel):
     # --- set-up ----------------------------------------------------------------------------------------------
 
     def model_to_device(self, net: nn.Module) -> nn.Module:
-        """Move a network to its device, and wrap it for several processes or GPUs."""
+        """Move a network to its device, give it its fast execution, and wrap it for several processes or GPUs.
+
+        What is compiled is the network as built, and blocks that compute their activations anew keep it for
+        training alone: validation runs on a second network of the same tensors then.
+        """
         net = net.to(self.device, memory_format=self.memory_format)
-        if self.is_train and self.opt['train'].get('checkpoint_blocks'):
+        checkpointed = self.is_train and self.opt['train'].get('checkpoint_blocks')
+        compiled = self.is_train and self.opt['train'].get('compile')
+        self.net_for_inference = None
+        if checkpointed or compiled:
+            self.net_for_inference = sharing_tensors(net)
+            self._accelerate(self.net_for_inference)
+        if not compiled:
+            self._accelerate(net)
+        if checkpointed:
             checkpoint_blocks(net)
-        if self.is_train and self.opt['train'].get('compile'):
+        if compiled:
             compile_for_training(net)
         if self.opt['dist']:
             devices = [torch.cuda.current_device()] if self.device.type == 'cuda' else None
             unused = self.opt.get('find_unused_parameters', False)
             return DistributedDataParallel(net, device_ids=devices, find_unused_parameters=unused)
         return DataParallel(net) if self.opt['num_gpu'] > 1 else net
+
+    def _accelerate(self, net: nn.Module) -> None:
+        if not self.opt.get('fast', True):
+            return
+        done = accelerate(net)
+        if done.kept:
+            get_root_logger().warning(f'Fast execution: {done}')
 
     @master_only
     def print_network(self, net: nn.Module) -> None:
@@ -107,7 +128,7 @@ class DerainModel(SRModel):
             self.progressive = ProgressivePatches(**options['progressive'], **drawn_from, parts=self.step.parts)
         self.skipped = self.skipped_in_a_row = 0
         if self.ema_decay > 0:
-            self.net_g_ema.to(memory_format=self.memory_format)
+            self._accelerate(self.net_g_ema.to(memory_format=self.memory_format))
 
     def get_optimizer(self, optim_type: str, params: list, lr: float, **kwargs: Any) -> torch.optim.Optimizer:
         return build_optimiser(optim_type, params, lr=lr, **kwargs)
@@ -174,7 +195,9 @@ class DerainModel(SRModel):
     @property
     def best_network(self) -> nn.Module:
         """The network that is validated: the averaged one if there is one."""
-        return getattr(self, 'net_g_ema', None) or self.get_bare_model(self.net_g)
+        if averaged := getattr(self, 'net_g_ema', None):
+            return averaged
+        return self.net_for_inference or self.get_bare_model(self.net_g)
 
     # --- validation ------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ddsa_arch.archs.building import build_network
 from ddsa_arch.archs.weights import load_weights, read_checkpoint
+from ddsa_arch.fast import accelerate
 from ddsa_arch.models.exported import ExportedNetwork, device_for_onnx, is_exported, is_onnx, load_exported
 from ddsa_arch.models.image_memory import ImageMemory, free_memory, is_out_of_memory
 from ddsa_arch.models.image_progress import ImageProgress
@@ -53,6 +54,8 @@ class Derainer:
             is the side of the tiles in pixels; None takes the whole image, come what may.
         ensemble: 1, or the mean over the 4 flips of an image, or over its 8 flips and quarter turns, at so many times
             the cost. 8 is for networks that were trained on turned images: to others rain that falls sideways is none.
+        fast: let the network run its fast execution, see ``ddsa_arch.fast``; False takes the paper's order of
+            operations, which gives the same to rounding, in more time and memory.
         progress: called now and then while an image of more than a megapixel is derained, with the part that is done,
             rising to 1.
 
@@ -72,6 +75,7 @@ class Derainer:
         half: bool = False,
         tile: int | str | None = AUTO,
         ensemble: int = 1,
+        fast: bool = True,
         progress: Callable[[float], None] | None = None,
     ) -> None:
         self.device = choose_device(device)
@@ -82,6 +86,8 @@ class Derainer:
         net = load_derainer_network(weights, network, self.device).eval()
         exported = isinstance(net, ExportedNetwork)  # one that was written for its own layout of memory
         self.net = net if exported else net.to(self.device, memory_format=torch.channels_last)
+        if fast:
+            accelerate(self.net)
         if type(ensemble) is not int or ensemble not in ENSEMBLES:
             raise InputError(f'ensemble: {ensemble!r}; wanted one of {", ".join(map(str, ENSEMBLES))}')
         self.half, self.ensemble, self.progress, self.notes = half, ensemble, progress, []

@@ -9,7 +9,9 @@ import psutil
 import torch
 from torch import nn
 
-from ddsa_arch.archs.blocks.strips import STRIP_PIXELS, strips_of
+from ddsa_arch.archs.building import sharing_tensors
+from ddsa_arch.fast import accelerate, is_accelerated
+from ddsa_arch.fast.strips import STRIP_PIXELS, StripPlan
 from ddsa_arch.models.restore import restore
 from ddsa_arch.ops.process_memory import PeakMemory, give_back_freed_memory
 
@@ -43,35 +45,38 @@ class ImageMemory:
         Where the system does not tell a process's peak, a network is taken to need a kilobyte for each pixel and for
         each million of its weights, more or less what the larger ones of the package need.
         """
+        strip = 1.0
+        if is_accelerated(net):
+            net = sharing_tensors(net)  # as the strips of the network itself may be at work
+            accelerate(net, StripPlan(TRIED_STRIP))
+            strip = STRIP_PIXELS.get(device.type, TRIED_STRIP) / TRIED_STRIP
         first, second = (_peak(net, device, side) for side in SIDES)
         if first is None or second is None:
             return ImageMemory(0, 1024 * (1 + sum(p.numel() for p in net.parameters()) / 2**20))
         small, large = (side * side for side in SIDES)
         per_pixel = max(0.0, second - first) / (large - small)
         fixed = max(0.0, first - per_pixel * small)
-        strip = STRIP_PIXELS.get(device.type, TRIED_STRIP) / TRIED_STRIP
         return ImageMemory(fixed * strip * SAFETY, per_pixel * SAFETY)
 
 
 def _peak(net: nn.Module, device: torch.device, side: int) -> int | None:
     """Bytes by which an image lifts the memory in use."""
     rain = torch.zeros(1, 3, side, side, device=device).contiguous(memory_format=torch.channels_last)
-    with strips_of(TRIED_STRIP):
-        restore(net, rain[..., :64, :64])  # what is made once
-        if device.type == 'cuda':
-            torch.cuda.reset_peak_memory_stats(device)
-            before = torch.cuda.memory_allocated(device)
-            restore(net, rain)
-            return torch.cuda.max_memory_allocated(device) - before
-        if device.type != 'cpu':
-            return None
-        give_back_freed_memory()
-        memory = PeakMemory()
-        if memory.source != 'VmHWM':
-            return None
-        before = memory.now()
+    restore(net, rain[..., :64, :64])  # what is made once
+    if device.type == 'cuda':
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
         restore(net, rain)
-        return memory.peak() - before
+        return torch.cuda.max_memory_allocated(device) - before
+    if device.type != 'cpu':
+        return None
+    give_back_freed_memory()
+    memory = PeakMemory()
+    if memory.source != 'VmHWM':
+        return None
+    before = memory.now()
+    restore(net, rain)
+    return memory.peak() - before
 
 
 def free_memory(device: torch.device) -> int | None:

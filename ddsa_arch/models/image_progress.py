@@ -1,13 +1,16 @@
-"""How far a network is through an image, told by what its own layers have given so far."""
+"""How far a network is through an image, told by what has been computed so far."""
 
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 
+from ddsa_arch.fast import is_accelerated
+from ddsa_arch.fast.progress import listening
 from ddsa_arch.models.restore import restore
 
 TRIED_SIDE = 128  # pixels of the image that shows how much the layers give; every network of the package takes it
@@ -62,10 +65,18 @@ class ImageProgress:
 
 @contextlib.contextmanager
 def _counting(net: nn.Module, count: Callable[[int], None]) -> Iterator[None]:
-    """Tell of the elements that each layer of a network gives within the block."""
+    """Tell of the elements that a network gives in this thread within the block.
+
+    Fast execution tells of its strips by itself; layers that are looked at by hooks would not run fast.
+    """
+    if is_accelerated(net):
+        with listening(count):
+            yield
+        return
+    thread = threading.get_ident()
 
     def given(module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
-        if isinstance(output, Tensor):
+        if isinstance(output, Tensor) and threading.get_ident() == thread:
             count(output.numel())
 
     layers = [module for module in net.modules() if next(module.children(), None) is None]

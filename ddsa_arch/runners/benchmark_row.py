@@ -24,9 +24,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ddsa_arch.archs.blocks.plain_form import plain_form
 from ddsa_arch.archs.building import build_network
 from ddsa_arch.archs.complexity import count_operations
+from ddsa_arch.fast import accelerate
 from ddsa_arch.models.compiling import compile_for_inference, compile_for_training
 from ddsa_arch.models.optimisation import build_optimiser
 from ddsa_arch.models.restore import Recipe, final_output, restore
@@ -58,7 +58,7 @@ class Job:
         width: of the image.
         dtype: a key of ``DTYPES``; those of 16 bits are mixed precision by autocast.
         mode: ``inference``, or ``training``: a step of AdamW with the mean of absolute differences as the loss.
-        form: ``fast``, or ``plain``: the published order of operations, channels not last, the process not set up.
+        form: ``fast``, or ``plain``: the network as built, channels not last, the process not set up.
         batch: images of a training step.
         device: ``cpu`` or ``cuda``.
         compiled: by torch.compile.
@@ -146,8 +146,7 @@ def _measure(job: Job, emit: Emit) -> None:
     def run() -> float:
         """Seconds of one image, or of one step."""
         began = time.perf_counter()
-        with plain_form() if job.plain else contextlib.nullcontext():
-            work()
+        work()
         if on_gpu:
             torch.cuda.synchronize()
         return time.perf_counter() - began
@@ -198,6 +197,8 @@ def _build(job: Job) -> nn.Module:
     """The network, as ``ddsa derain`` has it."""
     torch.manual_seed(SEED)
     net = build_network(check_network(job.network_g))
+    if not job.plain and not job.compiled:
+        accelerate(net)
     return net.to(job.device, memory_format=job.memory_format).train(job.training)
 
 

@@ -19,8 +19,6 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from ddsa_arch.archs.blocks.plain_form import plain_form
-from ddsa_arch.archs.blocks.strips import whole_image
 from ddsa_arch.archs.cards import CARDS
 from ddsa_arch.archs.weights import BLOCK, CHECKSUM, about_weights, read_checkpoint, state_checksum, write_weights
 from ddsa_arch.models.derainer import BUILT_IN, load_derainer_network, network_section
@@ -182,9 +180,7 @@ def _program(net: nn.Module, multiple: int, fixed: int | None) -> tuple[torch.ex
 
     def traced(batch: int, axes: Mapping[int, Any]) -> torch.export.ExportedProgram:
         rain = torch.rand(batch, 3, height, width)
-        # the plain form asks for no size, and gradients are on so that no layer chooses a form for inference
-        with plain_form(), torch.enable_grad():
-            program = torch.export.export(_Final(net), (rain,), dynamic_shapes={'rain': dict(axes)}, strict=False)
+        program = torch.export.export(_Final(net), (rain,), dynamic_shapes={'rain': dict(axes)}, strict=False)
         for part in program.graph_module.modules():
             for node in part.graph.nodes if isinstance(part, torch.fx.GraphModule) else ():
                 node.meta.pop('stack_trace', None)  # lines of code, with paths of this machine
@@ -228,9 +224,8 @@ def _parity(
     found = []
     for height, width in dict.fromkeys(taken):
         rain = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(height * width))
-        with whole_image():
-            wanted = final_output(net(rain))
-            difference = float((final_output(written(rain)) - wanted).abs().max())
+        wanted = final_output(net(rain))
+        difference = float((final_output(written(rain)) - wanted).abs().max())
         limit = float('inf') if tolerance is None else tolerance * max(1.0, float(wanted.abs().max()))
         if not difference <= limit:  # NaN too
             raise InputError(

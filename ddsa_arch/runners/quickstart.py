@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from ddsa_arch.archs.building import build_network
+from ddsa_arch.fast import accelerate
 from ddsa_arch.models.derainer import Derainer
 from ddsa_arch.ops.errors import InputError
 from ddsa_arch.ops.figures import side_by_side
@@ -185,6 +186,7 @@ def _steps_for(minutes: float, overrides: Sequence[str]) -> int:
         keep_freed_memory()
     device = 'cuda' if options['num_gpu'] else 'cpu'
     net = build_network(options['network_g']).to(device, memory_format=torch.channels_last)
+    accelerate(net)
     patches = options['datasets']['train']
     size = patches['gt_size']
     batch = torch.rand(patches['batch_size_per_gpu'], 3, size, size, device=device)

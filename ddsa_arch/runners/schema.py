@@ -134,6 +134,7 @@ OPTIONS: Section = {
     ),
     'manual_seed': Key(int, 0, 'Seed of weights, order, patches and flips.', minimum=0),
     'channels_last': Key(bool, False, 'Keep channels next to each other in memory; faster on CPUs and tensor cores.'),
+    'fast': Key(bool, True, 'Run the fast execution of networks that have one; the same numbers to rounding.'),
     'tf32': Key(bool, False, 'On NVIDIA GPUs, multiply float32 matrices in TF32: faster, 10 bits of mantissa.'),
     'deterministic': Key(bool, False, 'Algorithms that give the same bits in every run, on a GPU too; slower there.'),
     'cudnn_benchmark': Key(bool, True, 'On NVIDIA GPUs, time the algorithms of each new shape and take the fastest.'),

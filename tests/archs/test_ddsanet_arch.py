@@ -9,7 +9,15 @@ import torch.nn.functional as F
 
 from ddsa_arch.archs.blocks.attention import SpatialAttention
 from ddsa_arch.archs.blocks.norm import ChannelLayerNorm
-from ddsa_arch.archs.ddsanet_arch import DDSA, GDFN, SEFN, DDSANet, hidden_width, keep_top_k, top_k_per_row
+from ddsa_arch.archs.ddsanet_arch import (
+    DDSA,
+    SEFN,
+    AblationGDFN,
+    DDSANet,
+    hidden_width,
+    keep_top_k,
+    top_k_per_row,
+)
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 
@@ -150,7 +158,7 @@ def test_sefn_equals_its_definition(dim, spatial_attention, dtype):
 
 
 def test_gdfn_equals_its_definition():
-    net = randomised(GDFN(8, spatial_attention=True), torch.float64)
+    net = randomised(AblationGDFN(8, spatial_attention=True), torch.float64)
     x = torch.randn(1, 8, 6, 5, dtype=torch.float64)
     hidden = net.project_out.weight.shape[1]
     y = F.conv2d(F.conv2d(x, net.expand.weight), net.depthwise.weight, padding=1, groups=2 * hidden)

@@ -1,14 +1,21 @@
 """What holds for every network of the registry that is ours."""
 
+import copy
+import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from basicsr.utils.registry import ARCH_REGISTRY
+from torch import nn
 
 from ddsa_arch.archs.cards import CARDS
-from ddsa_arch.models.restore import final_output, restore
+from ddsa_arch.archs.complexity import complexity
+from ddsa_arch.fast import accelerate, plain
+from ddsa_arch.models.restore import final_output, restore, to_uint8
 
 SMALL = yaml.safe_load((Path(__file__).parents[1] / 'small_networks.yml').read_text(encoding='utf-8'))
 NETWORKS = sorted(
@@ -38,12 +45,46 @@ WITHOUT_GRADIENT = {  # beginnings of names: why
             for block in ('encoderlayer_3.blocks.1', 'decoderlayer_0.blocks.1')
             for name in ('relative_position_bias_table', 'qkv.to_q')},
 }  # fmt: skip
+NOT_CALLED = {  # leaves that no forward calls, beside those that nothing uses: why
+    'SEMI': {'labelled.': 'lists of parameters'},
+    'Uformer': {'decoderlayer_': 'the modulator lends its table, as in the published network'},
+}
+NOT_TRACED = {  # by torch.fx: why
+    'DIDMDN': 'checks the label that it is given',
+    'DIDMDNResidual': 'checks the label that it is given',
+    'DIDMDNChain': 'chooses a label by what its classifier says',
+    'IDT': 'refuses other sizes than its own',
+    'MSPFN': 'pads by whether a side is odd',
+    'SEMI': 'tells by the number of channels what it is given',
+    'Uformer': 'tells its windows and their masks by the size of the image',
+}
+
+
+def build(name):
+    torch.manual_seed(0)
+    return ARCH_REGISTRY.get(name)(**SMALL.get(name, {}))
 
 
 @pytest.fixture(params=NETWORKS)
 def net(request):
-    torch.manual_seed(0)
-    return ARCH_REGISTRY.get(request.param)(**SMALL.get(request.param, {}))
+    return build(request.param)
+
+
+@pytest.fixture(params=[False, True], ids=['as built', 'accelerated'])
+def network(net, request):
+    """Each network twice."""
+    if request.param:
+        accelerate(net)
+    return net
+
+
+@torch.no_grad()
+def run(net, x):
+    return final_output(net(x))
+
+
+def leaves(net):
+    return {name: module for name, module in net.named_modules() if not [*module.children()]}
 
 
 def test_the_registry_holds_every_network_of_the_comparison_and_the_parts_of_the_papers():
@@ -122,3 +163,151 @@ def test_mixed_precision_gives_finite_images_and_gradients(net):
         outputs = net.train()(torch.rand(2, 3, 64, 64))
     sum(o.float().mean() for o in (outputs if isinstance(outputs, list) else [outputs])).backward()
     assert all(p.grad.isfinite().all() for p in net.parameters() if p.grad is not None)
+
+
+# --- what hooks, counters, adapters and tracers see ----------------------------------------------------------
+
+
+@pytest.mark.parametrize('training', [False, True])
+def test_hooks_on_every_leaf_fire(network, training):
+    fired, name = set(), type(network).__name__
+    for leaf, module in leaves(network).items():
+        module.register_forward_hook(lambda module, inputs, output, leaf=leaf: fired.add(leaf))
+    with torch.set_grad_enabled(training):
+        network.train(training)(torch.rand(2, 3, 64, 64))
+    reasons = WITHOUT_GRADIENT.get(name, {}) | NOT_CALLED.get(name, {})
+    reasons = tuple(r for r, why in reasons.items() if why not in (BEHIND_ARGMAX, CANCELLED))
+    # a name ends with its parameter there
+    silent = [leaf for leaf in leaves(network) if leaf not in fired and not f'{leaf}.'.startswith(reasons)]
+    if name == 'DIDMDNChain':  # its parts have unused layers of their own
+        parts = tuple(f'residual.{r}' for r in RESIDUAL)
+        silent = [leaf for leaf in silent if not f'{leaf}.'.startswith(parts)]
+    assert silent == []
+
+
+def test_multiply_adds_counted_by_hooks_are_those_of_complexity(network):
+    counted = []
+
+    def count(module, inputs, output):
+        weight = module.weight
+        pixels = inputs[0] if isinstance(module, nn.ConvTranspose2d) else output
+        counted.append(pixels.numel() * (weight[0].numel() if weight.ndim == 4 else module.in_features))
+
+    handles = [
+        module.register_forward_hook(count)
+        for module in network.modules()
+        if type(module) in (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+    ]
+    run(network.eval(), torch.zeros(1, 3, 64, 64))
+    for handle in handles:
+        handle.remove()
+    assert sum(counted) == complexity(network, 64, 64).weighed_macs
+
+
+class Louder(nn.Module):
+    """An adapter around a layer."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return self.layer(x) * 1.25
+
+
+def test_a_replaced_layer_counts_in_inference_as_in_training(network):
+    network.eval()
+    x = torch.rand(1, 3, 64, 64)
+    before, used = run(network, x), []
+    watched = copy.deepcopy(network)
+    for name, module in watched.named_modules():
+        if type(module) in (nn.Conv2d, nn.ConvTranspose2d, nn.Linear):
+            module.register_forward_hook(lambda module, inputs, output, name=name: used.append(name))
+    run(watched, x)
+    places, changed = list(dict.fromkeys(used)), 0
+    for place in places[:: max(1, len(places) // 6)]:
+        adapted = copy.deepcopy(network)
+        parent, _, child = place.rpartition('.')
+        setattr(adapted.get_submodule(parent), child, Louder(adapted.get_submodule(place)))
+        scored, trained = run(adapted, x), final_output(adapted(x)).detach()
+        assert (scored - trained).abs().max() <= 1e-5 * max(1, trained.abs().max()), place
+        changed += bool((scored - before).abs().max() > 1e-6)
+    assert changed >= 3  # the scale of some is taken away by a norm
+
+
+def test_torch_fx_traces_the_network_or_a_reason_stands_here(network):
+    x = torch.rand(1, 3, 64, 64)
+    if type(network).__name__ in NOT_TRACED:
+        with pytest.raises(torch.fx.proxy.TraceError):
+            torch.fx.symbolic_trace(network.eval())
+        return
+    traced = torch.fx.symbolic_trace(network.eval())
+    assert (run(traced, x) - run(network, x)).abs().max() <= 1e-5
+
+
+def test_copies_and_pickles_are_the_network(network):
+    x = torch.rand(1, 3, 64, 64)
+    wanted = run(network.eval(), x)
+    for other in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
+        assert torch.equal(run(other, x), wanted)
+        assert [type(m) for m in other.modules()] == [type(m) for m in network.modules()]
+        assert other.state_dict().keys() == network.state_dict().keys()
+
+
+@pytest.mark.parametrize(('dtype', 'tolerance'), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
+def test_an_accelerated_network_gives_the_same(net, dtype, tolerance):
+    net.eval().to(dtype)
+    x, state = torch.rand(2, 3, 64, 64, dtype=dtype), net.state_dict()
+    wanted, kinds = run(net, x), [type(m) for m in net.modules()]
+    accelerate(net)
+    assert (run(net, x) - wanted).abs().max() <= tolerance * max(1, wanted.abs().max())
+    assert all(value.data_ptr() == state[key].data_ptr() for key, value in net.state_dict().items())
+    assert [type(m) for m in plain(net).modules()] == kinds
+    assert torch.equal(run(net, x), wanted)
+
+
+@pytest.mark.parametrize('name', ['DDSANet', 'DRSformer', 'ELF', 'UMRL'])
+def test_threads_with_one_network_or_two_never_meet(name):
+    """Beside eight threads that derain, others count, copy and export the networks, and toggle a third one."""
+    nets = [build(name).eval(), build('Restormer').eval()]
+    toggled = build(name).eval()
+    for net in nets:
+        accelerate(net)
+    images = [torch.rand(1, 3, height, 40, generator=torch.Generator().manual_seed(height)) for height in (33, 48, 64)]
+    wanted = [[to_uint8(restore(net, image)) for image in images] for net in nets]
+    near = [run(toggled, torch.nn.functional.pad(image, (0, 24, 0, 64 - image.shape[2]))) for image in images]
+    over = threading.Event()
+
+    def derain(place):
+        net, pictures = nets[place % 2], wanted[place % 2]
+        return all(
+            (to_uint8(restore(net, image)) == picture).all()
+            for _ in range(4) for image, picture in zip(images, pictures, strict=True)
+        )  # fmt: skip
+
+    def disturb(deed):
+        while not over.is_set():
+            deed()
+        return True
+
+    def toggle():
+        accelerate(toggled)
+        plain(toggled)
+
+    def count():
+        complexity(nets[0], 64, 64)
+
+    def duplicate():
+        accelerate(copy.deepcopy(nets[1]))
+
+    def derain_the_toggled():
+        for image, result in zip(images, near, strict=True):
+            found = run(toggled, torch.nn.functional.pad(image, (0, 24, 0, 64 - image.shape[2])))
+            assert (found - result).abs().max() <= 1e-5
+
+    with ThreadPoolExecutor(12) as pool:
+        others = [pool.submit(disturb, deed) for deed in (toggle, count, duplicate, derain_the_toggled)]
+        results = list(pool.map(derain, range(8)))
+        over.set()
+        assert all(results)
+        assert all(other.result() for other in others)

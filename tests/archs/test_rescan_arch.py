@@ -5,7 +5,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ddsa_arch.archs.blocks.joint_conv import joint_conv
 from ddsa_arch.archs.complexity import complexity
 from ddsa_arch.archs.rescan_arch import FRAMES, RESCAN, SE, UNITS
 
@@ -121,15 +120,6 @@ def test_the_network_and_its_gradient_equal_the_description(unit, frame, changes
     gradients = [torch.autograd.grad(outputs[-1].square().sum(), parameters) for outputs in (images, expected)]
     for gradient, other in zip(*gradients, strict=True):
         assert (gradient - other).abs().max() < 1e-10 * max(1.0, other.abs().max())
-
-
-@pytest.mark.parametrize('dilation', [1, 4])
-def test_joint_convolutions_give_what_each_gives_by_itself(dilation):
-    convs = [nn.Conv2d(5, 3, 3, padding=dilation, dilation=dilation).double() for _ in range(3)]
-    x = torch.rand(2, 5, 9, 7, dtype=torch.float64)
-    outputs = joint_conv(convs, x)
-    for conv, output in zip(convs, outputs, strict=True):
-        assert (output - conv(x)).abs().max() < 1e-14
 
 
 @pytest.mark.parametrize(('frame', 'factors'), [('Full', (1, 1, 1)), ('Add', (1, 2, 3))])

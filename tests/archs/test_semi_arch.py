@@ -56,7 +56,7 @@ def literal(net, image, branch, over_batch, units):
 
     def layer(number, x):  # counted from 1, as in the description
         k = number - 1
-        x = slow_conv(x, weights[f'kernels.{k}'], weights[f'{branch}.biases.{k}'])
+        x = slow_conv(x, weights[f'kernels.{k}.weight'], weights[f'{branch}.biases.{k}'])
         return slow_norm(x, weights[f'{branch}.scales.{k}'], weights[f'{branch}.shifts.{k}'], over_batch)
 
     s = layer(1, image - base_layer(image)).clamp(min=0)
@@ -112,7 +112,7 @@ def test_the_published_sizes_are_reached():
 def test_it_begins_as_the_release_does():
     torch.manual_seed(0)
     net = SEMI(semi=True)
-    for kernel in net.kernels:
+    for kernel in (conv.weight for conv in net.kernels):
         bound = (6 / (9 * (kernel.shape[0] + kernel.shape[1]))) ** 0.5
         assert 0.95 * bound < kernel.abs().max() <= bound
     for branch in (net.labelled, net.unlabelled):
@@ -193,7 +193,7 @@ def test_the_branches_share_the_kernels_only():
         names = [name for name, p in net.named_parameters() if p.requires_grad]
         learns[key] = {n for n, g in zip(names, gradients, strict=True) if g is not None and g.abs().sum() > 0}
     own = {k: {n for n in learns[k] if not n.startswith('kernels')} for k in learns}
-    kernels = {f'kernels.{k}' for k in range(6)}
+    kernels = {f'kernels.{k}.weight' for k in range(6)}
     assert learns['labelled'] - own['labelled'] == learns['unlabelled'] - own['unlabelled'] == kernels
     for branch in ('labelled', 'unlabelled'):
         assert own[branch] == {f'{branch}.{kind}.{k}' for kind in ('scales', 'shifts') for k in range(6)}

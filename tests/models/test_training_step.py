@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ddsa_arch.archs.blocks import attention_core
+from ddsa_arch.archs import ddsanet_arch
 from ddsa_arch.archs.ddsanet_arch import DDSANet
 from ddsa_arch.models.training_step import TrainingStep, checkpoint_blocks
 from ddsa_arch.ops.errors import InputError
@@ -149,7 +149,7 @@ def test_mixed_precision_keeps_scores_norms_and_loss_in_float32(monkeypatch):
 
     watch('convolution', 'Conv2d')
     watch('norm', 'ChannelLayerNorm')
-    scores = attention_core.channel_scores
+    scores = ddsanet_arch.channel_scores
     seen_scores = []
 
     def watched(q, k, temperature):
@@ -161,7 +161,7 @@ def test_mixed_precision_keeps_scores_norms_and_loss_in_float32(monkeypatch):
         seen['loss'] = outputs.dtype
         return l1(outputs, target)
 
-    monkeypatch.setattr(attention_core, 'channel_scores', watched)
+    monkeypatch.setattr(ddsanet_arch, 'channel_scores', watched)
     step_of(net, amp='bf16').run(1, *batch(), loss)
     assert seen == {'convolution': torch.bfloat16, 'norm': torch.float32, 'loss': torch.float32}
     assert set(seen_scores) == {(torch.bfloat16, torch.float32)}

@@ -11,8 +11,8 @@ import pytest
 import torch
 import yaml
 from basicsr.utils.registry import ARCH_REGISTRY
-
 from ddsa_arch.archs.blocks.plain_form import is_plain
+
 from ddsa_arch.archs.cards import CARDS, published_scores
 from ddsa_arch.archs.complexity import complexity
 from ddsa_arch.ops.errors import InputError

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddsa_arch.archs.blocks.precision import full_precision
+from ddsa_arch.archs.blocks import precision
 
 SLOPE = 0.2  # of every leaky ReLU of both networks
 RESAMPLINGS = {'same': nn.Identity, 'down': lambda: nn.AvgPool2d(2), 'up': lambda: nn.Upsample(scale_factor=2)}
@@ -73,7 +73,7 @@ def dense_level(
 
 def image_from(features: Tensor, conv1: nn.Conv2d, conv2: nn.Conv2d) -> Tensor:
     """tanh(conv2(lrelu(conv1(features)))), an image or a residual in [-1, 1]; float32 under autocast."""
-    return full_precision(conv2(F.leaky_relu(conv1(features), SLOPE))).tanh()
+    return precision.full_precision(conv2(F.leaky_relu(conv1(features), SLOPE))).tanh()
 
 
 def keep_unused(net: nn.Module, **modules: nn.Module) -> None:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddsa_arch.archs.blocks.precision import full_precision
+from ddsa_arch.archs.blocks import precision
 
 UNET_LEVELS = 4  # the last without down-sampling
 
@@ -38,7 +38,7 @@ class HalfInstanceNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         half = self.weight.shape[0]
         first, rest = x.split([half, x.shape[1] - half], dim=1)
-        first = F.layer_norm(full_precision(first), first.shape[2:], eps=self.eps)
+        first = F.layer_norm(precision.full_precision(first), first.shape[2:], eps=self.eps)
         first = first * self.weight[:, None, None] + self.bias[:, None, None]
         return torch.cat([first.to(x.dtype), rest], dim=1)
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddsa_arch.archs.blocks.precision import full_precision
+from ddsa_arch.archs.blocks import precision
 
 
 class ChannelLayerNorm(nn.Module):
@@ -29,23 +29,10 @@ class ChannelLayerNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.permute(0, 2, 3, 1)  # (B, H, W, C): free of copies when x is channels_last
-        if self.bias is not None and _in_one_pass(x):
-            with torch.autocast('cpu', enabled=False):
-                x = F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
-        elif self.bias is not None:
-            x = full_precision(x)
+        x = precision.full_precision(x).permute(0, 2, 3, 1)  # (B, H, W, C): free of copies when x is channels_last
+        if self.bias is not None:
             x = F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
         else:
-            x = full_precision(x)
             variance = x.var(dim=-1, keepdim=True, unbiased=False)
             x = x * torch.rsqrt(variance + self.eps) * self.weight
         return x.permute(0, 3, 1, 2)
-
-
-def _in_one_pass(x: Tensor) -> bool:
-    """Whether torch has a kernel from bfloat16 to bfloat16 with float32 inside and float32 weights.
-
-    It rounds once, as the convolution that takes the result under autocast would. In training the result stays float32.
-    """
-    return x.dtype == torch.bfloat16 and x.device.type == 'cpu' and not torch.is_grad_enabled()

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import torch
+import torch.fx
 from torch import Tensor, nn
 
-from ddsa_arch.archs.blocks.precision import full_precision
+from ddsa_arch.archs.blocks import precision
 
 SUBSPACE_RANK = 16  # vectors that span the subspace of Merge
 NORM_EPS = 1e-6  # added to the L1 norm of those vectors
 
 
+@torch.fx.wrap  # one operation where torch.fx traces, as it depends on the kind of device
 def project(x: Tensor, basis: Tensor) -> Tensor:
     """The orthogonal projection of each channel onto the span of the basis images, x V^T (V V^T)^-1 V.
 
@@ -22,9 +24,9 @@ def project(x: Tensor, basis: Tensor) -> Tensor:
         (B, C, H, W) of the kind of ``x``; the N x N matrix of the projection is never formed.
     """
     with torch.autocast(x.device.type, enabled=False):
-        v = full_precision(basis).flatten(2)  # (B, r, N)
+        v = precision.full_precision(basis).flatten(2)  # (B, r, N)
         v = v / (NORM_EPS + v.abs().sum(dim=-1, keepdim=True))
-        rows = full_precision(x).flatten(2)  # (B, C, N)
+        rows = precision.full_precision(x).flatten(2)  # (B, C, N)
         weights = solve_gram(v @ v.mT, v @ rows.mT)  # (B, r, C)
         return (weights.mT @ v).unflatten(2, x.shape[2:]).to(x.dtype)
 

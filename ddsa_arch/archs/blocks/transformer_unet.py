@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from ddsa_arch.archs.blocks.resample import Downsample, Upsample, under_body
-from ddsa_arch.archs.blocks.strips import fuse, join, run_blocks, through
 
 LEVELS = 4
 
@@ -74,16 +74,15 @@ class TransformerUNet(nn.Module):
         self.decoder_level1 = level(0, dim * 2)
         self.output = nn.Conv2d(dim * 2, out_channels, 3, padding=1, bias=bias)
 
-    def levels(self, room: Tensor | None, x1: Tensor) -> Tensor:
-        """All blocks, (B, dim, H, W) -> (B, 2 dim, H, W), from what ``strips.embed`` gives."""
-        x1 = run_blocks(self.encoder_level1, x1)
-        x2 = run_blocks(self.encoder_level2, through(self.down1_2, x1, 2))  # (B, 2 dim, H/2, W/2)
-        x3 = run_blocks(self.encoder_level3, through(self.down2_3, x2, 2))  # (B, 4 dim, H/4, W/4)
-        y = run_blocks(self.latent, through(self.down3_4, x3, 2))  # (B, 8 dim, H/8, W/8)
-        y = run_blocks(self.decoder_level3, fuse(self.reduce_chan_level3, self.up4_3, y, x3))
-        y = run_blocks(self.decoder_level2, fuse(self.reduce_chan_level2, self.up3_2, y, x2))
-        del x2, x3  # memory that the full resolution needs
-        return run_blocks(self.decoder_level1, join(self.up2_1, y, x1, room))
+    def levels(self, x1: Tensor) -> Tensor:
+        """All blocks, (B, dim, H, W) -> (B, 2 dim, H, W)."""
+        x1 = self.encoder_level1(x1)
+        x2 = self.encoder_level2(self.down1_2(x1))  # (B, 2 dim, H/2, W/2)
+        x3 = self.encoder_level3(self.down2_3(x2))  # (B, 4 dim, H/4, W/4)
+        y = self.latent(self.down3_4(x3))  # (B, 8 dim, H/8, W/8)
+        y = self.decoder_level3(self.reduce_chan_level3(torch.cat([self.up4_3(y), x3], dim=1)))
+        y = self.decoder_level2(self.reduce_chan_level2(torch.cat([self.up3_2(y), x2], dim=1)))
+        return self.decoder_level1(torch.cat([self.up2_1(y), x1], dim=1))
 
 
 def check_residual(inp_channels: int, out_channels: int) -> None:

@@ -12,14 +12,45 @@ import math
 from collections import OrderedDict
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddsa_arch.archs.blocks.attention_core import ChannelAttention
+from ddsa_arch.archs.blocks import precision
 from ddsa_arch.archs.blocks.norm import ChannelLayerNorm
-from ddsa_arch.archs.blocks.strips import in_strips, run_block
+
+NORM_EPS = 1e-12  # smallest norm of a query or key, as torch.nn.functional.normalize has it
 
 
-class MDTA(ChannelAttention):
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(B, C, H, W) -> (B, h, d, N); a head is a group of neighbouring channels."""
+    return x.unflatten(1, (heads, -1)).flatten(3)
+
+
+def merge_heads(x: Tensor, size: torch.Size) -> Tensor:
+    """The inverse of ``split_heads``: (B, h, d, N) -> (B, C, H, W), where ``size`` is that of the features."""
+    return x.flatten(1, 2).unflatten(2, size[-2:])
+
+
+def channel_scores(q: Tensor, k: Tensor, temperature: Tensor | None) -> Tensor:
+    """P: how much each query channel has in common with each key channel.
+
+        P = q k^T * temperature, with q and k of norm 1 over the pixels     or     P = q k^T / sqrt(d)
+
+    Args:
+        q: ``(B, h, d, N)``, any range; k likewise.
+        k: see q.
+        temperature: ``(h, 1, 1)``, one factor for each head; None for the second form.
+
+    Returns:
+        ``(B, h, d, d)``, rows for queries; float32 under autocast too, as the sums run over N pixels.
+    """
+    if temperature is None:
+        return precision.product(q, k.transpose(-2, -1)) / math.sqrt(q.shape[-2])
+    q, k = (F.normalize(precision.full_precision(x), dim=-1, eps=NORM_EPS) for x in (q, k))
+    return precision.product(q, k.transpose(-2, -1)) * temperature
+
+
+class MDTA(nn.Module):
     """Multi-Dconv head transposed attention (section 3.1 of the paper), (B, C, H, W) -> (B, C, H, W).
 
         q, k, v = split(DW3x3(conv1x1(x)))
@@ -43,9 +74,15 @@ class MDTA(ChannelAttention):
         self.qkv_dwconv = nn.Conv2d(dim * 3, dim * 3, 3, padding=1, groups=dim * 3, bias=bias)
         self.project_out = nn.Conv2d(dim, dim, 1, bias=bias)
 
-    @property
-    def layers(self) -> tuple[nn.Conv2d, nn.Conv2d]:
-        return self.qkv, self.qkv_dwconv
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv_dwconv(self.qkv(x)).chunk(3, dim=1)
+        q, k, v = (split_heads(part, self.heads) for part in (q, k, v))  # (B, h, d, N)
+        attended = self.attend(channel_scores(q, k, self.temperature), v)
+        return self.project_out(merge_heads(attended, x.shape))
+
+    def attend(self, scores: Tensor, v: Tensor) -> Tensor:
+        """What the scores (B, h, d, d) make of the values (B, h, d, N)."""
+        return scores.softmax(dim=-1) @ v
 
 
 def layer_norm(dim: int, bias: bool = True) -> nn.Sequential:
@@ -78,12 +115,6 @@ class TransformerBlock(nn.Module):
         self.norm2 = layer_norm(dim, norm_bias)
         self.ffn = ffn
 
-    @property
-    def branches(self) -> tuple[nn.Module, nn.Module]:
-        return self.attn, self.ffn
-
     def forward(self, x: Tensor) -> Tensor:
-        if in_strips():
-            return run_block(self, x)
         x = x + self.attn(self.norm1(x))
         return x + self.ffn(self.norm2(x))

@@ -12,10 +12,9 @@ import math
 from collections import OrderedDict
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddsa_arch.archs.blocks.precision import full_precision
+from ddsa_arch.archs.blocks import precision
 
 INIT_STD = 0.02  # of linear weights and of the tables of relative position biases
 
@@ -78,9 +77,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     Returns:
         (B, N, C).
     """
-    with torch.autocast(q.device.type, enabled=False):
-        q, k, v, bias = (full_precision(t) for t in (q, k, v, bias))
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).flatten(2)
+    return precision.attention(q, k, v, bias).transpose(1, 2).flatten(2)
 
 
 class LinearProjection(nn.Module):

@@ -1,6 +1,5 @@
-"""The attention that all of the family share: fast form, plain form and a twin in plain loops."""
+"""The attention that all of the family share: its fast form, the paper's and a twin in plain loops."""
 
-import contextlib
 import math
 
 import numpy as np
@@ -10,10 +9,11 @@ import torch.nn.functional as F
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 
-from ddsa_arch.archs.blocks.attention_core import channel_attention, channel_scores, pixel_norm, project_attended
-from ddsa_arch.archs.blocks.plain_form import is_plain, plain_form
 from ddsa_arch.archs.blocks.transposed_attention import MDTA
-from ddsa_arch.archs.ddsanet_arch import SEFN
+from ddsa_arch.archs.ddsanet_arch import DDSA, SEFN
+from ddsa_arch.archs.drsformer_arch import TKSA
+from ddsa_arch.fast import accelerate
+from ddsa_arch.fast.attention import channel_scores, pixel_norm, project_attended
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
@@ -69,21 +69,37 @@ def literal_attention(q, k, v, heads, temperature):
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
 @pytest.mark.parametrize('scaled', ['temperature', 'sqrt_d'])
-@pytest.mark.parametrize(('channels', 'heads', 'out'), [(5, 1, 5), (8, 2, 3), (6, 3, 6), (6, 6, 4)])
-def test_both_forms_equal_the_twin(channels, heads, out, scaled, dtype):
-    q, k, v = (noise(2, channels, 5, 7, seed=seed, dtype=dtype) for seed in (1, 2, 3))
-    temperature = None if scaled == 'sqrt_d' else noise(heads, 1, 1, seed=4, dtype=dtype) + 3
-    project = projection(channels, out, dtype=dtype)
-    attended = literal_attention(q, k, v, heads, temperature)
-    expected = torch.einsum('oc,bchw->bohw', project.weight.double().flatten(1), attended)
-    expected = expected + project.bias.double()[:, None, None]
+@pytest.mark.parametrize(('dim', 'heads'), [(5, 1), (8, 2), (6, 3), (6, 6)])
+@pytest.mark.parametrize('bias', [True, False])
+def test_the_papers_form_and_the_fast_one_equal_the_twin(dim, heads, bias, scaled, dtype):
+    net = DDSA(dim, heads, attention='dense', scale=scaled, bias=bias)
+    for place, parameter in enumerate(net.parameters()):
+        parameter.data = noise(*parameter.shape, seed=10 + place) * 0.3
+    if net.temperature is not None:
+        net.temperature.data += 3
+    net.to(dtype)
+    x = noise(2, dim, 5, 7, dtype=dtype)
+    with torch.no_grad():
+        q, k, v = net.encode_qkv(net.to_qkv(x)).chunk(3, dim=1)
+    attended = literal_attention(q, k, v, heads, net.temperature)
+    expected = F.conv2d(attended, net.project_out.weight.double(), None if not bias else net.project_out.bias.double())
     for layout in LAYOUTS:
-        given = [t.contiguous(memory_format=layout) for t in (q, k, v)]
-        fast = channel_attention(*given, heads, temperature, project)
-        with plain_form():
-            plain = channel_attention(*given, heads, temperature, project)
-        for found in (fast, plain):
+        given = x.contiguous(memory_format=layout)
+        plain = net(given)
+        assert accelerate(net)
+        for found in (plain, net(given)):
             assert (found - expected).abs().max() <= TOLERANCE[dtype] * max(1, expected.abs().max())
+
+
+@pytest.mark.parametrize('build', [lambda: DDSA(8, 2), lambda: TKSA(8, 2)], ids=['DDSA', 'TKSA'])
+def test_all_branches_share_one_product_with_v(build, monkeypatch):
+    net = build()
+    accelerate(net)
+    shapes = []
+    original = torch.Tensor.__matmul__
+    monkeypatch.setattr(torch.Tensor, '__matmul__', lambda a, b: shapes.append(b.shape) or original(a, b))
+    net(torch.rand(1, 8, 5, 5))
+    assert len(shapes) == 2  # q k^T and the one product with v
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
@@ -99,8 +115,10 @@ def test_mdta_equals_its_equations(dim, heads, dtype):
     q, k, v = qkv[:, :dim], qkv[:, dim : 2 * dim], qkv[:, 2 * dim :]
     expected = F.conv2d(literal_attention(q, k, v, heads, net.temperature).to(dtype), net.project_out.weight)
     for layout in LAYOUTS:
-        difference = (net(x.contiguous(memory_format=layout)) - expected).abs().max().item()
-        assert difference <= TOLERANCE[dtype] * max(1.0, expected.abs().max().item())
+        for _ in range(2):
+            difference = (net(x.contiguous(memory_format=layout)) - expected).abs().max().item()
+            assert difference <= TOLERANCE[dtype] * max(1.0, expected.abs().max().item())
+            accelerate(net)
 
 
 @pytest.mark.parametrize('bias', [True, False])
@@ -113,47 +131,29 @@ def test_a_spatial_attention_may_be_multiplied_in_behind_the_projection(bias, la
     y = torch.cat([x1, y2, net.depthwise3(x3 + y2)], dim=1)
     weights = torch.sigmoid(net.spatial_attention.conv(torch.stack([y.mean(1), y.amax(1)], dim=1)))
     expected = net.project_out(y * weights)
-    with plain_form():
-        plain = net(x)
     assert (net(x) - expected).abs().max() <= 1e-12
-    assert (plain - expected).abs().max() <= 1e-12
+    accelerate(net)
+    assert (net(x) - expected).abs().max() <= 1e-12
 
 
 @pytest.mark.parametrize('name', FAMILY)
 @pytest.mark.parametrize('layout', LAYOUTS)
-def test_both_forms_of_a_network_give_one_output_and_one_gradient(name, layout):
+def test_a_network_and_its_fast_form_give_one_output_and_one_gradient(name, layout):
     torch.manual_seed(0)
     net = ARCH_REGISTRY.get(name)(**FAMILY[name]).double().to(memory_format=layout)
     rain = torch.rand(2, 3, 32, 48, dtype=torch.float64).to(memory_format=layout)
     results = []
-    for form in (False, True):
+    for fast in (False, True):
+        if fast:
+            assert accelerate(net)
         net.zero_grad()
         x = rain.clone().requires_grad_()
-        if form:
-            with plain_form():
-                out = net(x)
-        else:
-            out = net(x)
+        out = net(x)
         out = out if isinstance(out, torch.Tensor) else out[-1]
         (out * noise(*out.shape, seed=5)).sum().backward()
         results.append([out.detach(), x.grad, *(p.grad.clone() for p in net.parameters() if p.grad is not None)])
-    for fast, plain in zip(*results, strict=True):
+    for plain, fast in zip(*results, strict=True):
         assert (fast - plain).abs().max() <= 1e-10 * max(1, plain.abs().max())
-
-
-def test_the_plain_form_ends_with_its_block():
-    assert not is_plain()
-    with contextlib.suppress(KeyError), plain_form():
-        assert is_plain()
-        raise KeyError
-    assert not is_plain()
-
-
-def test_another_map_may_take_the_place_of_the_softmax():
-    q, k, v = (noise(1, 4, 3, 3, seed=seed) for seed in (1, 2, 3))
-    swap = torch.tensor([[0.0, 1.0], [1.0, 0.0]], dtype=torch.float64)
-    out = channel_attention(q, k, v, 2, torch.ones(2, 1, 1), identity(4), lambda scores: swap.expand_as(scores))
-    assert torch.equal(out, v[:, [1, 0, 3, 2]])
 
 
 def test_a_channel_of_zeros_gives_scores_of_zero_and_finite_gradients():

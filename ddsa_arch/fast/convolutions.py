@@ -1,8 +1,8 @@
-"""Convolutions that do in the same pass what follows them, for inference.
+"""Convolutions that do in the same pass what follows them.
 
-On a CPU, float32 or bfloat16 and channels_last go through oneDNN's own fusions, which torch.compile uses too: an erf of
-GELU there costs half of what it does alone, and a product or a sum no pass over memory. Elsewhere the same is done step
-by step.
+In inference on a CPU, float32 or bfloat16 and channels_last go through oneDNN's own fusions, which torch.compile uses
+too: an erf of GELU there costs half of what it does alone, and a product or a sum no pass over memory. Elsewhere the
+same is done step by step.
 
 Shapes: (B, C, H, W); weights as torch.nn.functional.conv2d takes them.
 """
@@ -21,10 +21,10 @@ ACTIVATIONS = {'none': lambda x: x, 'relu': F.relu, 'gelu': F.gelu}
 def fused_type(x: Tensor) -> torch.dtype | None:
     """The type in which oneDNN's fusions take this tensor now, None if not at all.
 
-    float32, or bfloat16 under such autocast, where the processor multiplies it. The fusions have no gradient and no
-    name in a compiler; and as autocast does not know them, what they get is cast to this type here.
+    float32, or bfloat16 under such autocast, where the processor multiplies it. The fusions have no gradient; and as
+    autocast does not know them, what they get is cast to this type here.
     """
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_grad_enabled() or x.device.type != 'cpu':
+    if torch.is_grad_enabled() or x.device.type != 'cpu':
         return None
     if not (torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled):
         return None

@@ -1,5 +1,6 @@
 """Inference strip by strip: the numbers of the whole image, in less memory."""
 
+import copy
 import subprocess
 import sys
 
@@ -9,24 +10,13 @@ import torch.nn.functional as F
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 
-from ddsa_arch.archs.blocks.fused import aligned, channel_groups, conv, conv_add_, conv_times, fused_type
-from ddsa_arch.archs.blocks.plain_form import plain_form
-from ddsa_arch.archs.blocks.strips import (
-    embed,
-    fuse,
-    in_strips,
-    join,
-    run_blocks,
-    strip_rows,
-    strips,
-    strips_of,
-    through,
-    whole_image,
-    with_room,
-)  # fmt: skip
 from ddsa_arch.archs.blocks.transposed_attention import TransformerBlock
 from ddsa_arch.archs.ddsanet_arch import DATB
-from ddsa_arch.archs.drsformer_arch import DepthwiseConv
+from ddsa_arch.archs.drsformer_arch import DilatedConv
+from ddsa_arch.fast import accelerate
+from ddsa_arch.fast.blocks import run_blocks
+from ddsa_arch.fast.convolutions import aligned, channel_groups, conv, conv_add_, conv_times, fused_type
+from ddsa_arch.fast.strips import StripPlan, embed, fuse, join, strips, through, with_room
 from ddsa_arch.models.restore import final_output
 
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
@@ -59,69 +49,63 @@ def build(name):
     return ARCH_REGISTRY.get(name.split(',')[0])(**NETWORKS[name]).eval()
 
 
-def plain(net, x):
-    with plain_form(), torch.no_grad():
-        return final_output(net(x))
+def plain_and_fast(name, plan=None, dtype=torch.float32):
+    net = build(name).to(dtype)
+    fast = copy.deepcopy(net)
+    assert accelerate(fast, plan)
+    return net, fast
+
+
+@torch.no_grad()
+def run(net, x):
+    return final_output(net(x))
 
 
 @pytest.mark.parametrize('name', NETWORKS)
 @pytest.mark.parametrize('kept', [2**28, 0], ids=['values kept', 'values computed twice'])
-def test_strips_of_any_size_give_the_published_order_of_operations(name, kept):
-    net, rain = build(name), torch.rand(2, 3, 32, 48)
-    wanted = plain(net, rain)
+def test_strips_of_any_size_give_the_papers_order_of_operations(name, kept):
+    rain = torch.rand(2, 3, 32, 48)
     for layout, pixels in zip(LAYOUTS, (1, 12 * 48), strict=True):
-        with torch.inference_mode(), strips_of(pixels, kept):
-            found = final_output(net(rain.contiguous(memory_format=layout)))
+        net, fast = plain_and_fast(name, StripPlan(pixels, kept))
+        wanted = run(net, rain)
+        found = run(fast, rain.contiguous(memory_format=layout))
         assert (found - wanted).abs().max() <= 1e-5 * max(1, wanted.abs().max())
 
 
 @pytest.mark.parametrize('name', NETWORKS)
 def test_in_float64_strips_are_exact(name):
-    net, rain = build(name).double(), torch.rand(2, 3, 32, 16, dtype=torch.float64)
-    with torch.no_grad(), strips_of(8 * 16, 0):
-        found = final_output(net(rain))
-    wanted = plain(net, rain)
-    assert (found - wanted).abs().max() <= 1e-10 * max(1, wanted.abs().max())
+    net, fast = plain_and_fast(name, StripPlan(8 * 16, 0), torch.float64)
+    rain = torch.rand(2, 3, 32, 16, dtype=torch.float64)
+    wanted = run(net, rain)
+    assert (run(fast, rain) - wanted).abs().max() <= 1e-10 * max(1, wanted.abs().max())
 
 
 @pytest.mark.parametrize('name', NETWORKS)
 def test_the_rainy_image_is_left_as_it_is(name):
-    net, rain = build(name), torch.rand(1, 3, 32, 48).to(memory_format=torch.channels_last)
+    _, net = plain_and_fast(name)
+    rain = torch.rand(1, 3, 32, 48).to(memory_format=torch.channels_last)
     before = rain.clone()
-    with torch.no_grad():
-        first = final_output(net(rain)).clone()
-        assert torch.equal(final_output(net(rain)), first)
+    first = run(net, rain).clone()
+    assert torch.equal(run(net, rain), first)
     assert torch.equal(rain, before)
 
 
 @pytest.mark.parametrize('kind', [DATB, TransformerBlock])
 def test_a_block_called_alone_leaves_its_input_as_it_is(kind):
-    net = build('DDSANet' if kind is DATB else 'Restormer')
+    _, net = plain_and_fast('DDSANet' if kind is DATB else 'Restormer')
     block = next(m for m in net.modules() if isinstance(m, kind))
     x = noise(1, 8, 16, 24).to(memory_format=torch.channels_last)
     before = x.clone()
     with torch.no_grad():
         out = block(x)
         assert torch.equal(x, before)
-        assert torch.equal(run_blocks(nn.Sequential(block), x), out)
+        assert torch.equal(run_blocks(nn.Sequential(block), x, StripPlan()), out)
         assert torch.equal(x, out)  # what run_blocks is given may be overwritten
-
-
-def test_training_compilers_and_tracers_see_whole_images():
-    assert torch.is_grad_enabled()
-    assert not in_strips()
-    with torch.no_grad():
-        assert in_strips()
-        with whole_image():
-            assert not in_strips()
-        with plain_form():
-            assert not in_strips()
-        assert in_strips()
 
 
 def test_a_traced_network_holds_none_of_the_fused_operators():
     """It is to run elsewhere."""
-    net = build('DDSANet')
+    _, net = plain_and_fast('DDSANet')
     with torch.no_grad():
         traced = torch.jit.trace(net, torch.rand(1, 3, 16, 16))
         assert 'mkldnn' not in str(traced.inlined_graph)
@@ -129,8 +113,7 @@ def test_a_traced_network_holds_none_of_the_fused_operators():
 
 @pytest.mark.parametrize(('height', 'width', 'pixels'), SIZES)
 def test_every_row_stands_in_one_strip(height, width, pixels):
-    with strips_of(pixels):
-        rows = strip_rows(torch.empty(1, 1, height, width))
+    rows = StripPlan(pixels).rows(torch.empty(1, 1, height, width))
     assert [row for part in rows for row in range(part.start, part.stop)] == list(range(height))
     assert all(part.start % 2 == 0 for part in rows)
     assert all((part.stop - part.start) * width <= max(pixels, 4 * width) + 2 * width for part in rows)
@@ -140,12 +123,11 @@ def test_every_row_stands_in_one_strip(height, width, pixels):
 def test_rows_that_were_given_may_be_overwritten(halo):
     image = noise(1, 3, 20, 6)
     original = image.clone()
-    with strips_of(4 * 6):
-        for strip in strips(image, halo, torch.clone):
-            start, stop = max(0, strip.rows.start - halo), strip.rows.stop + halo
-            assert torch.equal(strip.x, original[:, :, start:stop])
-            assert torch.equal(strip.crop(strip.x), original[:, :, strip.rows])
-            strip.of(image).fill_(9)
+    for strip in strips(image, halo, StripPlan(4 * 6), torch.clone):
+        start, stop = max(0, strip.rows.start - halo), strip.rows.stop + halo
+        assert torch.equal(strip.x, original[:, :, start:stop])
+        assert torch.equal(strip.crop(strip.x), original[:, :, strip.rows])
+        strip.of(image).fill_(9)
     assert (image == 9).all()
 
 
@@ -156,25 +138,37 @@ def test_rows_that_were_given_may_be_overwritten(halo):
 ], ids=['same size', 'doubled', 'halved'])  # fmt: skip
 def test_a_layer_may_change_the_resolution(layer):
     x = noise(2, 4, 24, 12)
-    with torch.no_grad(), strips_of(4 * 12):
-        assert (through(layer, x, 2) - layer(x)).abs().max() <= 1e-6
+    with torch.no_grad():
+        assert (through(layer, x, 2, StripPlan(4 * 12)) - layer(x)).abs().max() <= 1e-6
+
+
+def test_a_layer_of_another_kind_sees_the_whole_image():
+    layer, x = nn.AdaptiveAvgPool2d(1), noise(1, 4, 24, 12)
+    assert torch.equal(through(layer, x, 2, StripPlan(4 * 12)), layer(x))
+    seen = []
+    layer = nn.Conv2d(4, 4, 3, padding=1)
+    layer.register_forward_hook(lambda module, inputs, output: seen.append(tuple(output.shape)))
+    with torch.no_grad():
+        through(layer, x, 1, StripPlan(4 * 12))
+    assert seen == [(1, 4, 24, 12)]
 
 
 def test_features_are_joined_in_the_room_that_was_left_for_them():
     up, project = nn.Sequential(nn.Conv2d(6, 12, 3, padding=1), nn.PixelShuffle(2)), nn.Conv2d(6, 3, 1)
     x, features = noise(2, 6, 8, 10), noise(2, 3, 16, 20, seed=2)
-    with torch.no_grad(), strips_of(4 * 20):
+    plan = StripPlan(4 * 20)
+    with torch.no_grad():
         wanted = torch.cat([up(x), features], dim=1)
         room, skip = with_room(features)
         assert torch.equal(skip, features)
-        assert (join(up, x, skip, room) - wanted).abs().max() <= 1e-6
-        assert (fuse(project, up, x, features.clone()) - project(wanted)).abs().max() <= 1e-6
+        assert (join(up, x, skip, room, plan) - wanted).abs().max() <= 1e-6
+        assert (fuse(project, up, x, features.clone(), plan) - project(wanted)).abs().max() <= 1e-6
 
 
 def test_the_room_has_the_type_of_the_features_under_autocast():
     layer, rain = nn.Conv2d(3, 4, 3, padding=1), noise(1, 3, 8, 10)
     with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
-        room, features = embed(layer, rain, 4)
+        room, features = embed(layer, rain, StripPlan())
         assert room.dtype is features.dtype is torch.bfloat16
         assert room.shape == (1, 8, 8, 10)
         assert torch.equal(features, layer(rain))
@@ -268,12 +262,14 @@ def test_channels_are_padded_and_grouped_to_friendly_widths():
 @pytest.mark.parametrize('width', [1, 5, 6, 7, 12, 13, 40])
 @pytest.mark.parametrize('kernel', [3, 5, 7])
 def test_a_dilated_kernel_may_be_taken_apart(kernel, width):
-    layer, x = DepthwiseConv(8, kernel, dilation=2), noise(2, 8, 15, width)
-    wanted = F.conv2d(x, layer.weight, None, 1, kernel - 1, 2, 8)
+    layer, x = DilatedConv(8, kernel), noise(2, 8, 15, width)
+    weight, mix = layer.op[0].weight, layer.op[1].weight
+    wanted = F.conv2d(F.conv2d(x, weight, None, 1, kernel - 1, 2, 8), mix)
+    assert accelerate(layer)
     found = layer(x)
     assert (found - wanted).abs().max() <= 1e-5
     factors = noise(*wanted.shape, seed=5)
-    gradients = [torch.autograd.grad((out * factors).sum(), layer.weight)[0] for out in (found, wanted)]
+    gradients = [torch.autograd.grad((out * factors).sum(), weight)[0] for out in (found, wanted)]
     assert (gradients[0] - gradients[1]).abs().max() <= 1e-4
 
 
@@ -283,11 +279,14 @@ MEASURE = """
 import sys, torch
 import ddsa_arch
 from basicsr.archs import build_network
-from ddsa_arch.archs.blocks.strips import strips_of, whole_image
+from ddsa_arch.fast import accelerate
+from ddsa_arch.fast.strips import StripPlan
 from ddsa_arch.ops.process_memory import PeakMemory
 net = build_network({'type': 'DDSANet', 'dim': 16, 'blocks': [1, 1, 1, 1, 1]}).eval()
 net.to(memory_format=torch.channels_last)
-with torch.inference_mode(), whole_image() if sys.argv[1] == 'whole' else strips_of(2**13, 0):
+if sys.argv[1] == 'strips':
+    accelerate(net, StripPlan(2**13, 0))
+with torch.inference_mode():
     net(torch.rand(1, 3, 64, 64))
     rain = torch.rand(1, 3, 320, 320).to(memory_format=torch.channels_last)
     memory = PeakMemory()
@@ -311,9 +310,9 @@ def test_strips_need_less_than_half_of_the_memory():
 @pytest.mark.parametrize('training', [True, False])
 def test_a_compiler_finds_one_graph_for_sizes_of_its_own(name, training):
     torch._dynamo.reset()
-    net = build(name)
-    compiled = torch.compile(net, backend='eager', fullgraph=True, dynamic=True)
+    net, fast = plain_and_fast(name)
+    compiled = torch.compile(fast, backend='eager', fullgraph=True, dynamic=True)
     with torch.set_grad_enabled(training):
         for size in ((48, 64), (32, 80)):
             rain = torch.rand(1, 3, *size)
-            assert (final_output(compiled(rain)) - plain(net, rain)).abs().max() <= 1e-5
+            assert (final_output(compiled(rain)) - run(net, rain)).abs().max() <= 1e-5

@@ -1,0 +1,160 @@
+"""Transformer blocks in inference: strip by strip, written into their input's own memory.
+
+Shapes: (B, C, H, W); in strips B = 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ddsa_arch.archs import ddsanet_arch
+from ddsa_arch.archs.blocks import transposed_attention
+from ddsa_arch.archs.blocks.norm import ChannelLayerNorm
+from ddsa_arch.fast import attention as fast_attention
+from ddsa_arch.fast.attention import ScoreSum, attention_weights, encode, fold_projection, self_attention_obstacle
+from ddsa_arch.fast.convolutions import conv_add_
+from ddsa_arch.fast.eligible import in_inference, is_touched, obstacle
+from ddsa_arch.fast.feedforward import FORMS, LOOK_HALO, Form, finish, spatial_weights
+from ddsa_arch.fast.memory_format import layout
+from ddsa_arch.fast.strips import StripPlan, plan_of, strips
+
+Block = ddsanet_arch.DATB | transposed_attention.TransformerBlock
+
+
+class DATB(ddsanet_arch.DATB):
+    """Fast execution of DATB."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return run_block(self, x, plan_of(self)) if in_inference(x) else ddsanet_arch.DATB.forward(self, x)
+
+
+class TransformerBlock(transposed_attention.TransformerBlock):
+    """Fast execution of Restormer's block."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if in_inference(x):
+            return run_block(self, x, plan_of(self))
+        return transposed_attention.TransformerBlock.forward(self, x)
+
+
+SELF_ATTENTIONS = (fast_attention.DDSA, fast_attention.MDTA, fast_attention.TKSA)
+BLOCKS = (DATB, TransformerBlock)
+
+
+def branches(block: Block) -> tuple[nn.Module, nn.Module]:
+    """The attention and the feed-forward network of a block."""
+    if isinstance(block, ddsanet_arch.DATB):
+        return block.attention, block.feed_forward
+    return block.attn, block.ffn
+
+
+def run_block(block: Block, x: Tensor, plan: StripPlan) -> Tensor:
+    """A block alone, (B, C, H, W) -> the same; x stays as it is."""
+    return update(x.clone(memory_format=layout(x)), block, plan)
+
+
+def run_blocks(blocks: nn.Module, x: Tensor, plan: StripPlan) -> Tensor:
+    """Blocks one after the other, (B, C, H, W) -> the same, written into x, unless that has another layout."""
+    if obstacle(blocks, nn.Sequential):
+        return x.copy_(blocks(x))
+    for block in blocks:
+        if obstacle(block, *BLOCKS):
+            x.copy_(block(x))
+        else:
+            x = update(x, block, plan)
+    return x
+
+
+def update(x: Tensor, block: Block, plan: StripPlan) -> Tensor:
+    """x' = x + attention(norm1(x)); x' + ffn(norm2(x')), written into x, unless that has another layout.
+
+    A branch that is not what the fast form knows runs by itself, on the whole image.
+    """
+    if layout(x) is torch.channels_last and x.stride(1) != 1:
+        x = x.contiguous(memory_format=torch.channels_last)
+    attention, feed_forward = branches(block)
+    if _attention_obstacle(block.norm1, attention):
+        x += attention(block.norm1(x))
+    else:
+        for image in x.split(1):
+            _attend(image, normaliser(block.norm1), attention, plan)
+    form = FORMS.get(type(feed_forward))
+    if form is None or form.obstacle(feed_forward) or norm_obstacle(block.norm2):
+        x += feed_forward(block.norm2(x))
+    else:
+        for image in x.split(1):
+            _feed(image, normaliser(block.norm2), feed_forward, form, plan)
+    return x
+
+
+def _attention_obstacle(norm: nn.Module, attention: nn.Module) -> str | None:
+    return obstacle(attention, *SELF_ATTENTIONS) or self_attention_obstacle(attention) or norm_obstacle(norm)
+
+
+def norm_obstacle(norm: nn.Module) -> str | None:
+    """Why a norm is not a ChannelLayerNorm, or one alone in a Sequential, as it was built; None if it is."""
+    if type(norm) is nn.Sequential and len(norm) == 1 and not is_touched(norm):
+        norm = norm[0]
+    return obstacle(norm, ChannelLayerNorm, name='the norm')
+
+
+def normaliser(norm: nn.Module) -> Callable[[Tensor], Tensor]:
+    """What the norm of a block does, (B, C, H, W) -> the same."""
+    return partial(_normalise, norm[0] if isinstance(norm, nn.Sequential) else norm)
+
+
+def _normalise(norm: ChannelLayerNorm, x: Tensor) -> Tensor:
+    if norm.bias is None or x.dtype != torch.bfloat16 or x.device.type != 'cpu':
+        return norm(x)
+    # a kernel from bfloat16 to bfloat16 with float32 inside, which rounds once, as the convolution behind it would
+    with torch.autocast('cpu', enabled=False):
+        pixels = F.layer_norm(x.permute(0, 2, 3, 1), norm.weight.shape, norm.weight, norm.bias, norm.eps)
+    return pixels.permute(0, 3, 1, 2)
+
+
+def _attend(x: Tensor, norm: Callable[[Tensor], Tensor], attention: nn.Module, plan: StripPlan) -> None:
+    """x += attention(norm(x)): once through the image for the scores, once for what they weigh."""
+    halo = fast_attention.HALO
+    scores = ScoreSum(attention.heads, attention.temperature)
+    keep = x.numel() * x.element_size() <= plan.kept
+    values: Iterable[tuple[slice, Tensor]] = []  # of which rows
+    for strip in strips(x, halo, plan, norm):
+        q, k, *v = (strip.crop(part) for part in encode(attention, strip.x, ('q', 'k', 'v') if keep else ('q', 'k')))
+        scores.add(q, k)
+        values += [(strip.rows, v) for v in v]
+    matrix = fold_projection(attention_weights(attention, scores.scores()), attention.project_out)  # (1, O, C)
+    weight, bias = matrix[0, :, :, None, None], attention.project_out.bias
+    if not keep:
+        again = strips(x, halo, plan, norm)
+        values = ((strip.rows, strip.crop(*encode(attention, strip.x, 'v'))) for strip in again)
+    for rows, v in values:
+        conv_add_(x[:, :, rows], v, weight.to(v.dtype), bias)
+
+
+def _feed(x: Tensor, norm: Callable[[Tensor], Tensor], feed_forward: nn.Module, form: Form, plan: StripPlan) -> None:
+    """x += feed_forward(norm(x)). A spatial attention sees rows beyond a strip: it waits for the next strip."""
+    pooled, waiting = None, None
+    for strip in strips(x, form.halo, plan, norm):
+        p, looked_at = form.strip(feed_forward, strip.x, strip.crop, strip.of(x))
+        if looked_at is None:
+            continue
+        if pooled is None:
+            pooled = looked_at.new_empty(1, looked_at.shape[1], *x.shape[2:])
+        strip.of(pooled).copy_(looked_at)
+        if waiting:
+            _weigh(x, *waiting, pooled, feed_forward)
+        waiting = strip.rows, p
+    if waiting:
+        _weigh(x, *waiting, pooled, feed_forward)
+
+
+def _weigh(x: Tensor, rows: slice, p: Tensor, pooled: Tensor, feed_forward: nn.Module) -> None:
+    """Add what has waited for the rows around it."""
+    start = max(0, rows.start - LOOK_HALO)
+    weights = spatial_weights(feed_forward, pooled[:, :, start : rows.stop + LOOK_HALO])
+    finish(feed_forward, p, weights[:, :, rows.start - start : rows.stop - start], x[:, :, rows])
