@@ -4,8 +4,9 @@
 package, so that any BasicSR option file can name them. It changes nothing else: no files, no threads, no logger.
 """
 
-from ddsa_arch import compat
+from ddsa_arch import compat, openmp
 
+openmp.wait_considerately()  # before torch is loaded
 compat.repair()
 
 from ddsa_arch import archs, data, losses, metrics, models  # noqa: E402

@@ -127,8 +127,16 @@ def check_python(version: tuple = tuple(sys.version_info)) -> None:
         )
 
 
+def wait_considerately(environment: dict = os.environ) -> dict:
+    """Let threads of OpenMP spin for microseconds alone, unless the user chose; see ddsa_arch/openmp.py."""
+    if not environment.get('OMP_WAIT_POLICY'):
+        environment.setdefault('GOMP_SPINCOUNT', '1000')
+    return environment
+
+
 def hand_over(command: list, environment: dict = os.environ) -> int:
     """Run ``command`` in the checkout; its exit status. Ctrl-C and SIGTERM are for the command to answer."""
+    environment = wait_considerately(dict(environment))
     process = subprocess.Popen([str(part) for part in command], cwd=str(ROOT), env=environment)
     before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     interrupted = False

@@ -2,7 +2,11 @@
 
 import sys
 
-from ddsa_arch.runners.cli import run_main
+import _environment
+
+_environment.wait_considerately()  # before torch is loaded
+
+from ddsa_arch.runners.cli import run_main  # noqa: E402
 
 if __name__ == '__main__':
     sys.exit(run_main('ddsa_arch.runners.data'))

@@ -13,6 +13,7 @@ import torch
 from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY
 
 from ddsa_arch.compat import REPAIRS
+from ddsa_arch.openmp import waiting
 from ddsa_arch.runners.process import can_keep_memory
 
 PACKAGES = (
@@ -67,6 +68,8 @@ def _settings() -> list[str]:
     return [
         f"memory that is freed on the CPU: {kept} (as it is: 'keep_memory: false', --no-keep-memory)",
         f"threads on the CPU: {torch.get_num_threads()}, torch's choice ('threads', --threads)",
+        f'how they wait for each other: {waiting()} (GOMP_SPINCOUNT, OMP_WAIT_POLICY)',
+        "fast execution of networks that have one: on ('fast: false')",
         "memory format of train and test: that of 'channels_last'; of derain: channels_last",
         "TF32 on GPUs: off ('tf32', --tf32)",
         "cuDNN chooses by measured time: on ('cudnn_benchmark: false', 'deterministic: true')",

@@ -11,10 +11,10 @@ import pytest
 import torch
 import yaml
 from basicsr.utils.registry import ARCH_REGISTRY
-from ddsa_arch.archs.blocks.plain_form import is_plain
 
 from ddsa_arch.archs.cards import CARDS, published_scores
 from ddsa_arch.archs.complexity import complexity
+from ddsa_arch.fast import is_accelerated
 from ddsa_arch.ops.errors import InputError
 from ddsa_arch.ops.process_memory import PeakMemory
 from ddsa_arch.runners.benchmark import benchmark, main, parse_size
@@ -319,17 +319,18 @@ def test_tf32_is_refused_on_a_cpu():
         measured(PRN, dtype='tf32')
 
 
-def test_a_plain_row_runs_the_plain_form_in_the_usual_layout(monkeypatch):
+def test_a_plain_row_runs_the_network_as_built_in_the_usual_layout(monkeypatch):
     seen = []
 
     def look(net, rain, recipe):
-        seen.append((is_plain(), rain.is_contiguous(), rain.is_contiguous(memory_format=torch.channels_last)))
+        seen.append((is_accelerated(net), rain.is_contiguous(), rain.is_contiguous(memory_format=torch.channels_last)))
         return rain
 
     monkeypatch.setattr('ddsa_arch.runners.benchmark_row.restore', look)
     for form in ('plain', 'fast'):
-        measured(PRN, form=form, warmup=0, repeats=1, count=False)
-    assert seen == [(True, True, False), (False, False, True)]
+        network = {'type': 'RESCAN', 'channels': 8, 'depth': 4, 'stages': 2}
+        measured(network, form=form, warmup=0, repeats=1, count=False)
+    assert seen == [(False, True, False), (True, False, True)]
 
 
 def test_operations_are_counted_once_for_all_dtypes_and_old_plots_go(workplace, capsys):
