@@ -9,6 +9,7 @@ from torch import nn
 
 from ddsa_arch import Derainer
 from ddsa_arch.archs.weights import write_weights
+from ddsa_arch.fast import is_accelerated
 from ddsa_arch.models import derainer as module
 from ddsa_arch.models.image_memory import ImageMemory
 from ddsa_arch.ops.errors import InputError
@@ -106,6 +107,14 @@ def test_tiles_give_what_the_whole_image_gives(weights, rng):
     derain = Derainer(weights, device='cpu', tile=64)
     assert np.array_equal(derain(image), faded(image))
     assert set(derain.net.sizes) == {(64, 64)}
+
+
+def test_the_fast_execution_can_be_left_out(rng):
+    image = rng.integers(0, 256, (40, 56, 3)).astype(np.uint8)
+    fast, plain = Derainer(device='cpu'), Derainer(device='cpu', fast=False)
+    assert is_accelerated(fast.net)
+    assert not is_accelerated(plain.net)
+    assert np.abs(fast(image).astype(int) - plain(image)).max() <= 1
 
 
 def test_the_ensemble_is_the_mean_over_flips_and_turns(weights, monkeypatch, rng):

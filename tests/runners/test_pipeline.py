@@ -14,6 +14,8 @@ import pytest
 import torch
 import yaml
 
+from ddsa_arch.fast import is_accelerated
+from ddsa_arch.models import derain_model
 from ddsa_arch.models.training_step import TrainingStep
 from ddsa_arch.ops.errors import InputError
 from ddsa_arch.ops.images import images_by_stem, read_image, write_image
@@ -188,6 +190,40 @@ def test_compiled_blocks_train_like_those_that_are_not(write_options):
     assert trained[0].keys() == trained[1].keys()
     for key, value in trained[0].items():
         assert torch.allclose(value, trained[1][key], atol=2e-4), key
+
+
+@pytest.mark.parametrize(
+    ('changes', 'trained_fast', 'validated_fast'),
+    [
+        ({}, True, True),
+        ({'fast': False}, False, False),
+        ({'train:ema_decay': 0, 'train:checkpoint_blocks': True}, True, True),
+        ({'train:ema_decay': 0, 'train:compile': True}, False, True),
+    ],
+    ids=['by default', 'turned off', 'checkpointed', 'compiled'],
+)
+def test_networks_run_fast_in_training_and_validation(
+    changes, trained_fast, validated_fast, write_options, monkeypatch
+):
+    monkeypatch.setattr(torch.nn.Module, 'compile', lambda self, **_: None)
+    validated, trained = [], []
+    restore, step = derain_model.restore, TrainingStep.run
+
+    def watched(net, *arguments):
+        validated.append((is_accelerated(net), any('forward' in module.__dict__ for module in net.modules())))
+        return restore(net, *arguments)
+
+    def watched_step(self, *arguments):
+        trained.append(is_accelerated(self.net))
+        return step(self, *arguments)
+
+    monkeypatch.setattr(derain_model, 'restore', watched)
+    monkeypatch.setattr(TrainingStep, 'run', watched_step)
+    folder = train(write_options('train', **changes))
+    assert set(validated) == {(validated_fast, False)}
+    assert set(trained) == {trained_fast}
+    scored = [float(row['psnr']) for row in rows(folder / 'validation' / 'summary.csv')]
+    assert scored[0] != scored[-1]  # what is validated has the weights of its moment
 
 
 def test_a_set_without_targets_is_derained_and_not_scored(write_options, pairs):
