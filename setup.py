@@ -19,7 +19,12 @@ setup(
     packages=find_packages(include=['ddsa_arch', 'ddsa_arch.*']),
     package_data={
         'ddsa_arch': [
-            'LICENSE', 'CITATION.cff', 'CHANGELOG.md', 'archs/published.yml', 'ops/gallery_page/*', 'weights/*'
+            'LICENSE',
+            'CITATION.cff',
+            'CHANGELOG.md',
+            'archs/published.yml',
+            'ops/gallery_page/*',
+            'weights/*',
         ],
     },
     install_requires=[

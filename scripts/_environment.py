@@ -37,7 +37,7 @@ HEADER = 'Made by scripts/_environment.py, which may remake this folder at any t
 # BasicSR's setup.py runs its version file with exec() and reads the result from locals(). Since Python 3.13
 # every exec() in a function gets a fresh copy of the local names (PEP 667); given the frame's own mapping it
 # writes through.
-SITECUSTOMIZE = '''\
+SITECUSTOMIZE = """\
 import builtins
 import sys
 
@@ -54,7 +54,7 @@ def exec_in_caller(source, globals=None, locals=None, **options):
 
 
 builtins.exec = exec_in_caller
-'''
+"""
 
 # What a failing step prints (any of the strings, whatever the language) and what to do about it.
 REMEDIES = (

@@ -11,7 +11,7 @@ usage: python3 scripts/run_tests.py [--lint] [--slow] [PATH ...] [PYTEST ARGUMEN
 Needs only Python 3.10 or newer. The first run makes the folder .venv in this checkout and installs there what
 scripts/requirements.txt names (some minutes, up to 3 GB to download); later runs start at once.
 
-  --lint       run `ruff check .` first
+  --lint       run `ruff check .` and `ruff format --check .` first
   --slow       include the tests marked slow
   -h, --help   this text; installs nothing
 
@@ -33,7 +33,7 @@ def verdict(lint: int, tests: int) -> str:
     """One line on what failed and what to do about it; empty if nothing did."""
     lines = []
     if lint:
-        lines.append('ruff found faults (listed above; `.venv/bin/python -m ruff check --fix .` mends some)')
+        lines.append('ruff found faults (listed above; `.venv/bin/python -m ruff check --fix .` and `ruff format .` mend most)')
     if tests == 5:
         lines.append('no test was selected (check the path, -k or -m)')
     elif tests == 1:
@@ -53,7 +53,8 @@ def main(argv: list) -> int:
     environment.setdefault('OMP_NUM_THREADS', '2')
     lint = 0
     if '--lint' in argv:
-        lint = _environment.hand_over([python, '-m', 'ruff', 'check', '.'], environment)
+        for words in (['check'], ['format', '--check']):
+            lint = lint or _environment.hand_over([python, '-m', 'ruff', *words, '.'], environment)
     tests = 0
     if lint != 130:
         tests = _environment.hand_over([python, '-m', 'pytest', *pytest_arguments(argv)], environment)

@@ -137,9 +137,7 @@ class SEFN(nn.Module):
         bias: bias in the convolutions.
     """
 
-    def __init__(
-        self, dim: int, expansion: float = 2.66, spatial_attention: bool = True, bias: bool = False
-    ) -> None:
+    def __init__(self, dim: int, expansion: float = 2.66, spatial_attention: bool = True, bias: bool = False) -> None:
         super().__init__()
         hidden = hidden_width(dim, expansion)
         part = hidden // RES2NET_SCALE
@@ -164,9 +162,7 @@ class AblationGDFN(nn.Module):
     that of SEFN, so that the ablation changes the kind of network alone.
     """
 
-    def __init__(
-        self, dim: int, expansion: float = 2.66, spatial_attention: bool = False, bias: bool = False
-    ) -> None:
+    def __init__(self, dim: int, expansion: float = 2.66, spatial_attention: bool = False, bias: bool = False) -> None:
         super().__init__()
         hidden = hidden_width(dim, expansion)
         self.expand = nn.Conv2d(dim, hidden * 2, 1, bias=bias)

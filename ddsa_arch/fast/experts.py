@@ -164,5 +164,3 @@ def _in_strip(step: drsformer_arch.ExpertStep, strip: Strip, weights: Tensor) ->
             matrix = matrix @ pointwise.weight.flatten(1)
         total = conv_add_(total, strip.crop(y), matrix[:, :, None, None], bias)
     return total.relu_().add_(strip.crop(s)).relu_()
-
-

@@ -204,9 +204,7 @@ class DerainModel(SRModel):
     def test(self) -> None:
         self.output = restore(self.best_network, self.lq, self.recipe)
 
-    def dist_validation(
-        self, dataloader: DataLoader, current_iter: int | str, tb_logger: Any, save_img: bool
-    ) -> None:
+    def dist_validation(self, dataloader: DataLoader, current_iter: int | str, tb_logger: Any, save_img: bool) -> None:
         """Each process derains its share of the images; the first one writes the results."""
         share = shared_loader(dataloader.dataset, self.opt['rank'], self.opt['world_size'])
         self.nondist_validation(share, current_iter, tb_logger, save_img)

@@ -77,9 +77,7 @@ def build_optimiser(name: str, params: Iterable[Parameter], **options: Any) -> O
         raise InputError(f'train.optim_g: {name} does not take these options: {error}') from error
 
 
-def build_schedulers(
-    optimiser: Optimizer, options: Mapping[str, Any] | Iterable[Mapping[str, Any]]
-) -> list[Any]:
+def build_schedulers(optimiser: Optimizer, options: Mapping[str, Any] | Iterable[Mapping[str, Any]]) -> list[Any]:
     """Learning-rate schedules, stepped once for each iteration.
 
     Args:

@@ -257,9 +257,7 @@ def _png_text(metadata: dict[str, Any]) -> PngImagePlugin.PngInfo:
     return info
 
 
-def _encode_sixteen_bits(
-    pixels: np.ndarray, suffix: str, metadata: dict[str, Any]
-) -> tuple[bytes, list[str]]:
+def _encode_sixteen_bits(pixels: np.ndarray, suffix: str, metadata: dict[str, Any]) -> tuple[bytes, list[str]]:
     """OpenCV writes the pixels; a PNG then gets its metadata as Pillow would write it."""
     if pixels.ndim == 3 and pixels.shape[2] == 2:  # OpenCV has no grey with alpha
         pixels = pixels[..., [0, 0, 0, 1]]

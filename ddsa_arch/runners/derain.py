@@ -176,9 +176,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     network = choose_networks([args.network])[0].network_g if args.network else None
 
     def derainer() -> Derainer:
-        how = {
-            'device': _device(args.device), 'half': args.half, 'tile': _tile(args.tile), 'ensemble': args.ensemble
-        }
+        how = {'device': _device(args.device), 'half': args.half, 'tile': _tile(args.tile), 'ensemble': args.ensemble}
         return _derainer(args.weights, network, args.backend, how)
 
     shard = int(os.environ.get('RANK', '0')), int(os.environ.get('WORLD_SIZE', '1'))
@@ -212,9 +210,7 @@ def _tell(report: Report, args: argparse.Namespace) -> int:
     return EXIT_FAILED if report.failed else 0
 
 
-def _derainer(
-    weights: str | None, network: Mapping[str, Any] | None, backend: str, how: Mapping[str, Any]
-) -> Derainer:
+def _derainer(weights: str | None, network: Mapping[str, Any] | None, backend: str, how: Mapping[str, Any]) -> Derainer:
     """On the backend that was asked for, for which the weights may have to be exported."""
     path = BUILT_IN if weights is None else Path(weights)
     if backend == 'torch' and is_onnx(path):

@@ -19,7 +19,7 @@ COLUMNS = (
     'method', 'network', 'year', 'parameters', 'conv MACs', 'all MACs', 'H, W', 'outputs', 'golden', 'published code',
     'note',
 )  # fmt: skip
-PAGE_HEAD = '''# Networks
+PAGE_HEAD = """# Networks
 
 Written by `ddsa networks readme > ddsa_arch/archs/README.md`; edit `cards.py` and `published.yml` instead.
 
@@ -36,12 +36,12 @@ Multiply-adds for one 256 x 256 image in units of 10^9: of convolutions and line
 print, and of all products, those between features (attention) included. Norms, activations and resizing are left out.
 They are those of the networks as built; fast execution (`ddsa_arch.fast`) does a little less, for MSPFN less than half.
 *Golden*: outputs equal to those of the published code for the same weights, 1e-6 of their magnitude in float64.
-'''
-SCORES_HEAD = '''## Published scores
+"""
+SCORES_HEAD = """## Published scores
 
 Copied, not measured here; every table with what its networks were trained on and how they were scored.
 The figures of `ddsa test` are in the project's README.
-'''
+"""
 
 
 @cache

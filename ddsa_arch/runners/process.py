@@ -61,9 +61,7 @@ def is_first_process() -> bool:
 
 
 @contextlib.contextmanager
-def process_group(
-    launcher: str, use_gpu: bool, port: int | None = None, timeout: float = TIMEOUT
-) -> Iterator[None]:
+def process_group(launcher: str, use_gpu: bool, port: int | None = None, timeout: float = TIMEOUT) -> Iterator[None]:
     """Join the processes of a distributed run for the time of the block: nccl on GPUs, gloo on CPUs.
 
     Stands in for BasicSR's init_dist, which divides by the number of GPUs and takes the rank for the local one.
@@ -93,9 +91,7 @@ def process_group(
             )
         torch.cuda.set_device(local_rank)
     _end_with_parent()
-    torch.distributed.init_process_group(
-        'nccl' if use_gpu else 'gloo', timeout=datetime.timedelta(minutes=timeout)
-    )
+    torch.distributed.init_process_group('nccl' if use_gpu else 'gloo', timeout=datetime.timedelta(minutes=timeout))
     try:
         yield
     finally:
@@ -149,9 +145,7 @@ def _variables_from_slurm(port: int | None) -> None:
     address = subprocess.run(
         ['scontrol', 'show', 'hostnames', nodes], capture_output=True, text=True, check=True
     ).stdout.split()[0]
-    os.environ.update(
-        RANK=rank, WORLD_SIZE=tasks, LOCAL_RANK=os.environ.get('SLURM_LOCALID', '0'), MASTER_ADDR=address
-    )
+    os.environ.update(RANK=rank, WORLD_SIZE=tasks, LOCAL_RANK=os.environ.get('SLURM_LOCALID', '0'), MASTER_ADDR=address)
     os.environ.setdefault('MASTER_PORT', '29500')
     if port is not None:
         os.environ['MASTER_PORT'] = str(port)

@@ -246,7 +246,6 @@ def test_under_autocast_fusions_round_no_more_than_the_steps():
         assert error.max() <= 2**-7, name  # two roundings to 8 bits
 
 
-
 def test_channels_are_padded_and_grouped_to_friendly_widths():
     weight = noise(13, 3, 1, 1)
     assert torch.equal(aligned(weight)[:13], weight)

@@ -112,9 +112,7 @@ def test_squares_are_averaged():
     assert loss('DerainMSELoss', (torch.tensor([[[[0.0, 3.0]]]]), torch.zeros(1, 1, 1, 2))) == 4.5
 
 
-@pytest.mark.parametrize(
-    'name', ['DerainL1Loss', 'DerainMSELoss', 'DerainCharbonnierLoss', 'EdgeLoss', 'SSIMLoss']
-)
+@pytest.mark.parametrize('name', ['DerainL1Loss', 'DerainMSELoss', 'DerainCharbonnierLoss', 'EdgeLoss', 'SSIMLoss'])
 def test_every_loss_has_a_gradient_and_none_at_equal_images(name):
     x = torch.rand(1, 3, 16, 16, dtype=torch.float64)
     output = x.clone().requires_grad_()

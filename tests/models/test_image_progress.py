@@ -60,9 +60,15 @@ def test_small_images_are_not_reported(weights, large):
     assert reports == []
 
 
-@pytest.mark.parametrize('network', [
-    {'type': 'DDSANet', 'dim': 16, 'blocks': [1, 1, 1, 1, 1]}, {'type': 'PReNet'}, {'type': 'MPRNet', 'n_feat': 8},
-], ids=lambda network: network['type'])
+@pytest.mark.parametrize(
+    'network',
+    [
+        {'type': 'DDSANet', 'dim': 16, 'blocks': [1, 1, 1, 1, 1]},
+        {'type': 'PReNet'},
+        {'type': 'MPRNet', 'n_feat': 8},
+    ],
+    ids=lambda network: network['type'],
+)
 def test_networks_come_to_their_end_steadily(network):
     net, reports = build_network(network).eval(), []
     rain = torch.rand(1, 3, 512, 384)

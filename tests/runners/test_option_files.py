@@ -297,7 +297,7 @@ WRONG = [
     ('train:\n  progressive:\n    patches: [1]', "unknown key train.progressive.patches; did you mean 'patch_sizes'?"),
     ('datasets:\n  train:\n    augment: rot90', "datasets.train.augment: 'rot90', wanted 'flips' or 'dihedral' or"),
     ('val:\n  restore:\n    rounding: floor', "val.restore.rounding: 'floor', wanted 'round' or 'truncate'"),
-    ('val:\n  restore:\n    tile: 5', "unknown key val.restore.tile; did you mean"),
+    ('val:\n  restore:\n    tile: 5', 'unknown key val.restore.tile; did you mean'),
     ('train:\n  accumulate: 0', 'train.accumulate: 0 is below 1'),
     ('train:\n  compile: maybe', "train.compile: 'maybe' is str, wanted bool"),
     ('train:\n  checkpoint_blocks: 1', 'train.checkpoint_blocks: 1 is int, wanted bool'),
@@ -307,8 +307,10 @@ WRONG = [
     ('train:\n  total_iter: true', 'train.total_iter: True is bool, wanted int'),
     ('train:\n  pixel_opt: ~', 'train.pixel_opt is missing: Loss between output and target'),
     ('train: ~', 'train.total_iter is missing: Steps of the optimiser'),
-    ('train:\n  optim_g: {_delete_: true, type: RMSprop, lr: 1e-3, fused: true}',
-     'unknown key train.optim_g.fused: RMSprop does not take it'),
+    (
+        'train:\n  optim_g: {_delete_: true, type: RMSprop, lr: 1e-3, fused: true}',
+        'unknown key train.optim_g.fused: RMSprop does not take it',
+    ),
     ('train:\n  optim_g: {type: SGD}', 'train.optim_g.betas: SGD does not take it; `_delete_: true` in train.optim_g'),
     ('train:\n  optim_g: {_delete_: true, type: AdamW}', 'train.optim_g.lr is missing: AdamW needs it'),
     ('train:\n  optim_g: {lr: fast}', "train.optim_g.lr: 'fast' is str, AdamW takes float"),
@@ -338,7 +340,7 @@ WRONG = [
     ('1: 2', 'unknown key 1'),
     ('x: !!python/name:os.system x', 'not plain YAML'),
     ('<<: 5', 'not plain YAML'),
-    ('train: &more {steps: 5}\nval:\n  <<: *more', "unknown key train.steps"),
+    ('train: &more {steps: 5}\nval:\n  <<: *more', 'unknown key train.steps'),
     ('train:\n\tamp: bf16', 'not plain YAML'),
 ]
 

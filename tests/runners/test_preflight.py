@@ -108,7 +108,7 @@ def test_blocks_can_be_computed_anew_only_where_the_network_names_them(write_opt
         ({'train:optim_g:betas': [2, 3]}, 'train.optim_g: AdamW does not take these options: Invalid beta'),
         ({'train:scheduler:end': 1}, 'train.scheduler: CosineAnnealingLR does not take these options'),
         ({'network_g:dim': 7}, 'network_g: DDSANet cannot be built: dim: 7 is odd'),
-        ({'val:metrics:psnr:protocol': 'papre'}, "val.metrics.psnr: derain_psnr cannot be used: metric"),
+        ({'val:metrics:psnr:protocol': 'papre'}, 'val.metrics.psnr: derain_psnr cannot be used: metric'),
         ({'val:restore': {'tile_size': 36}}, 'val.restore.tile_size: 36 is not a multiple of 8, which the'),
         ({'val:restore': {'tile_size': 16}}, 'val.restore.tile_overlap: 20 is not below the side of a tile, 16; try 2'),
         ({'path:resume_state': 'none.state'}, 'path.resume_state: no file none.state'),
