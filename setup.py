@@ -23,7 +23,7 @@ setup(
             'CITATION.cff',
             'CHANGELOG.md',
             'archs/published.yml',
-            'ops/gallery_page/*',
+            'comparison/gallery/page/*',
             'weights/*',
         ],
     },

@@ -10,7 +10,7 @@ openmp.wait_considerately()  # before torch is loaded
 compat.repair()
 
 from ddsa_arch import archs, data, losses, metrics, models  # noqa: E402
-from ddsa_arch.models.derainer import Derainer  # noqa: E402
+from ddsa_arch.inference.derainer import Derainer  # noqa: E402
 
 __version__ = '0.1.0'
 

@@ -33,7 +33,9 @@ def verdict(lint: int, tests: int) -> str:
     """One line on what failed and what to do about it; empty if nothing did."""
     lines = []
     if lint:
-        lines.append('ruff found faults (listed above; `.venv/bin/python -m ruff check --fix .` and `ruff format .` mend most)')
+        lines.append(
+            'ruff found faults (listed above; in .venv/bin, `ruff check --fix .` and `ruff format .` mend most)'
+        )
     if tests == 5:
         lines.append('no test was selected (check the path, -k or -m)')
     elif tests == 1:

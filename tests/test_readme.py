@@ -8,7 +8,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 
 from ddsa_arch.archs.building import build_network
 from ddsa_arch.archs.complexity import complexity
-from ddsa_arch.runners.option_files import load_options
+from ddsa_arch.options.loading import load_options
 
 
 @pytest.fixture(scope='module')

@@ -10,7 +10,7 @@ import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 
-from ddsa_arch.ops.errors import InputError, did_you_mean
+from ddsa_arch.errors import InputError, did_you_mean
 
 Net = TypeVar('Net', bound=nn.Module)
 

@@ -12,6 +12,7 @@ import yaml
 
 PUBLISHED = Path(__file__).with_name('published.yml')
 NOT_SEEN = 'no licence seen'
+MEASURED, REPORTED = 'measured', 'reported'  # where a row of a table comes from
 EXCEPTIONS = ('own', 'retrained')  # keys of published.yml for rows whose provenance is not their table's
 
 

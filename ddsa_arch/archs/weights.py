@@ -14,9 +14,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ddsa_arch.ops.atomic import atomic_path
-from ddsa_arch.ops.errors import InputError
-from ddsa_arch.ops.images import some
+from ddsa_arch.errors import InputError
+from ddsa_arch.files.atomic import atomic_path
+from ddsa_arch.files.images import some
 
 SAFETENSORS = '.safetensors'
 WEIGHT_SUFFIXES = ('.pth', SAFETENSORS)

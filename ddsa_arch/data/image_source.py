@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ddsa_arch.ops import images, lmdb_store
-from ddsa_arch.ops.errors import InputError
+from ddsa_arch.errors import InputError
+from ddsa_arch.files import images, lmdb_store
 
 TIFF_WIDTH, TIFF_HEIGHT, ORIENTATION = 256, 257, 274  # tags; EXIF data hold the last one too
 TURNED = (5, 6, 7, 8)  # orientations that swap width and height

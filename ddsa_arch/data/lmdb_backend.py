@@ -7,7 +7,7 @@ from pathlib import Path
 
 from basicsr.utils.file_client import BaseStorageBackend, FileClient
 
-from ddsa_arch.ops.lmdb_store import read_value
+from ddsa_arch.files.lmdb_store import read_value
 
 
 class StoreBackend(BaseStorageBackend):

@@ -8,8 +8,8 @@ from basicsr.utils.registry import DATASET_REGISTRY
 
 from ddsa_arch.data.image_source import to_tensor
 from ddsa_arch.data.seeded_patches import SeededPatches
-from ddsa_arch.ops import images
-from ddsa_arch.ops.errors import InputError
+from ddsa_arch.errors import InputError
+from ddsa_arch.files import images
 
 
 @DATASET_REGISTRY.register()

@@ -13,9 +13,9 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from ddsa_arch.data.image_source import ImageSource
-from ddsa_arch.ops.errors import InputError, did_you_mean
-from ddsa_arch.ops.images import some
-from ddsa_arch.ops.key_lists import read_keys
+from ddsa_arch.errors import InputError, did_you_mean
+from ddsa_arch.files.images import some
+from ddsa_arch.files.key_lists import read_keys
 from ddsa_arch.ops.patches import augment, random_crop
 from ddsa_arch.ops.seeds import sample_rng
 

@@ -12,8 +12,8 @@ from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 from torchvision.models import VGG16_Weights
 
+from ddsa_arch.errors import InputError
 from ddsa_arch.losses.outputs import OutputsLoss
-from ddsa_arch.ops.errors import InputError
 
 STAGES = {'relu1_2': slice(0, 4), 'relu2_2': slice(4, 9)}  # places in VGG16's features
 CRITERIA = {'l1': F.l1_loss, 'smooth_l1': F.smooth_l1_loss}

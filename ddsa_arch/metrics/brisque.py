@@ -22,7 +22,7 @@ import numpy as np
 from basicsr.utils.matlab_functions import imresize
 from scipy.special import gamma
 
-from ddsa_arch.ops.errors import InputError
+from ddsa_arch.errors import InputError
 
 WINDOW = 7
 WINDOW_SIGMA = 7 / 6

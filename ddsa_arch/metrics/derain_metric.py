@@ -14,10 +14,10 @@ import basicsr.metrics.niqe
 import numpy as np
 from basicsr.utils.registry import METRIC_REGISTRY
 
+from ddsa_arch.errors import InputError
 from ddsa_arch.metrics import brisque
 from ddsa_arch.ops import quality
 from ddsa_arch.ops.color import luma
-from ddsa_arch.ops.errors import InputError
 
 NIQE_BLOCK = 96  # pixels; features are those of blocks of this side
 NIQE_LEAST_BLOCKS = 2  # their covariance is part of the score

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from ddsa_arch.archs.weights import read_checkpoint
-from ddsa_arch.ops.atomic import atomic_path
-from ddsa_arch.ops.errors import InputError
+from ddsa_arch.errors import InputError
+from ddsa_arch.files.atomic import atomic_path
 
 STATE_SUFFIX = '.state'
 STATE_KEYS = ('epoch', 'iter', 'optimizers', 'schedulers')

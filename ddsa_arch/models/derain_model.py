@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from ddsa_arch.archs.building import sharing_tensors
 from ddsa_arch.archs.weights import load_weights
+from ddsa_arch.errors import InputError
 from ddsa_arch.fast import accelerate
 from ddsa_arch.models.checkpoints import STATE_SUFFIX, prune, save_whole
 from ddsa_arch.models.compiling import compile_for_training
@@ -38,7 +39,6 @@ from ddsa_arch.models.restore import Recipe, restore, to_uint8
 from ddsa_arch.models.results import COLUMNS, ResultFiles
 from ddsa_arch.models.scoring import score_image
 from ddsa_arch.models.training_step import TrainingStep, checkpoint_blocks
-from ddsa_arch.ops.errors import InputError
 
 NOT_FINITE = "the network's output is not finite"
 MAX_SKIPPED = 20  # steps in a row; the default of train.max_skipped

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from ddsa_arch.files.images import write_image
 from ddsa_arch.models.restore import to_uint8
-from ddsa_arch.ops.images import write_image
 
 STRIPS = Path('validation', 'strips')  # in an experiment's folder: <set>/<stem>_<iteration>.png
 RAINY, TARGET = 'rainy', 'target'  # in the place of the iteration

@@ -12,7 +12,7 @@ from mmengine.optim import scheduler as mmengine_schedulers
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from ddsa_arch.ops.errors import InputError, did_you_mean
+from ddsa_arch.errors import InputError, did_you_mean
 
 BASICSR_SCHEDULERS = {
     'MultiStepRestartLR': basicsr_schedulers.MultiStepRestartLR,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ddsa_arch.ops.errors import InputError
+from ddsa_arch.errors import InputError
 from ddsa_arch.ops.seeds import sample_rng
 
 STREAM = 1  # tells these draws from others of the same iteration

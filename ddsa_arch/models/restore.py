@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ddsa_arch.ops.errors import InputError
+from ddsa_arch.errors import InputError
 from ddsa_arch.ops.padding import crop_to, pad_square, pad_to, pad_to_multiple
 from ddsa_arch.ops.tiling import process_tiles
 

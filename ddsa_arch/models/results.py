@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ddsa_arch.ops.atomic import write_json
-from ddsa_arch.ops.tables import finite_mean, write_csv
+from ddsa_arch.files.atomic import write_json
+from ddsa_arch.files.tables import finite_mean, write_csv
 
 AVERAGE = 'Average'  # mean of the set means, as the field's tables have it
 COLUMNS = ('image', 'seconds', 'note')  # of a row, beside the metrics

@@ -11,7 +11,7 @@ import numpy as np
 from basicsr.metrics import calculate_metric
 from basicsr.utils.registry import METRIC_REGISTRY
 
-from ddsa_arch.ops.errors import InputError
+from ddsa_arch.errors import InputError
 
 IDENTICAL = 'identical to its target'
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
+from ddsa_arch.errors import InputError
 from ddsa_arch.models.restore import final_output
-from ddsa_arch.ops.errors import InputError
 from ddsa_arch.ops.seeds import sample_rng
 
 PRECISIONS = {'bf16': torch.bfloat16, 'fp16': torch.float16}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ddsa_arch.ops.errors import InputError
+from ddsa_arch.errors import InputError
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # BT.601
 RANGES = {'uint8': 255, 'uint16': 65535, 'float16': 1, 'float32': 1, 'float64': 1}

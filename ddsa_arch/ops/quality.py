@@ -10,8 +10,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from ddsa_arch.errors import InputError
 from ddsa_arch.ops.color import luma
-from ddsa_arch.ops.errors import InputError
 
 PROTOCOLS = ('paper', 'basicsr')
 SSIM_WINDOW = 11

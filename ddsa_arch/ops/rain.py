@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ddsa_arch.ops.errors import InputError, did_you_mean
+from ddsa_arch.errors import InputError, did_you_mean
 
 STEEPEST = 60.0  # degrees from vertical: streaks are drawn row by row
 MOST_OPAQUE = 0.99  # an opacity of 1 is an infinite optical depth

@@ -16,12 +16,12 @@ from typing import Any
 import torch
 
 from ddsa_arch.archs.cards import published_scores
-from ddsa_arch.ops import benchmark_report
-from ddsa_arch.ops.benchmark_report import FILES, read_psnr, write_plots, write_tables
-from ddsa_arch.ops.errors import InputError, did_you_mean
-from ddsa_arch.runners.benchmark_networks import Chosen, choose_networks
-from ddsa_arch.runners.benchmark_process import run_row
-from ddsa_arch.runners.benchmark_row import DTYPES, Job
+from ddsa_arch.benchmarking import report as benchmark_report
+from ddsa_arch.benchmarking.networks import Chosen, choose_networks
+from ddsa_arch.benchmarking.process import run_row
+from ddsa_arch.benchmarking.report import FILES, read_psnr, write_plots, write_tables
+from ddsa_arch.benchmarking.row import DTYPES, Job
+from ddsa_arch.errors import InputError, did_you_mean
 
 PUBLISHED = 'ddsa_table1'
 PUBLISHED_LABEL = 'average PSNR in dB, reported by the DDSA paper'

@@ -6,7 +6,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from ddsa_arch.ops.errors import InputError, clear_message, did_you_mean
+from ddsa_arch.errors import InputError, clear_message, did_you_mean
 
 VERBS = {
     'train': 'train a network',

@@ -11,18 +11,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ddsa_arch.models.protocol import versions
-from ddsa_arch.ops.atomic import atomic_folder, write_json, write_text
-from ddsa_arch.ops.benchmarks import TEST_SETS
-from ddsa_arch.ops.comparison_tables import to_latex, to_markdown
-from ddsa_arch.ops.errors import InputError, did_you_mean
-from ddsa_arch.ops.gallery import GalleryImage, write_gallery
-from ddsa_arch.ops.images import natural_key
-from ddsa_arch.ops.quality import PROTOCOLS
-from ddsa_arch.ops.scores import SCORES
-from ddsa_arch.runners import comparison_page as wording
-from ddsa_arch.runners import comparison_report as report
-from ddsa_arch.runners.compared_runs import (
+from ddsa_arch.comparison import page as wording
+from ddsa_arch.comparison import report as report
+from ddsa_arch.comparison.gallery.build import GalleryImage, write_gallery
+from ddsa_arch.comparison.runs import (
     RAINY,
     Method,
     common_sets,
@@ -30,7 +22,15 @@ from ddsa_arch.runners.compared_runs import (
     find_sources,
     read_methods,
 )
-from ddsa_arch.runners.compared_scores import SetScores, score_set, used_metrics
+from ddsa_arch.comparison.scores import SCORES
+from ddsa_arch.comparison.scoring import SetScores, score_set, used_metrics
+from ddsa_arch.comparison.tables import to_latex, to_markdown
+from ddsa_arch.errors import InputError, did_you_mean
+from ddsa_arch.files.atomic import atomic_folder, write_json, write_text
+from ddsa_arch.files.images import natural_key
+from ddsa_arch.models.protocol import versions
+from ddsa_arch.ops.quality import PROTOCOLS
+from ddsa_arch.sets.benchmarks import TEST_SETS
 
 PAGE, MARKDOWN = 'gallery.html', 'comparison.md'
 TARGET = 'Target'

@@ -12,22 +12,22 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ddsa_arch.ops.errors import InputError
-from ddsa_arch.ops.images import files_in, images_by_stem
-from ddsa_arch.ops.lmdb_store import is_store, read_entries
-from ddsa_arch.ops.pair_stores import write_pair_stores
-from ddsa_arch.ops.pairing import SIDES, pair_files
+from ddsa_arch.errors import InputError
+from ddsa_arch.files.images import files_in, images_by_stem
+from ddsa_arch.files.lmdb_store import is_store, read_entries
+from ddsa_arch.files.matching import SIDES, pair_files
+from ddsa_arch.files.tables import markdown_table
 from ddsa_arch.ops.rain import PRESETS, rain_style
-from ddsa_arch.ops.store_check import pair_problems, store_problems
-from ddsa_arch.ops.synthesis import render_pairs
-from ddsa_arch.ops.tables import markdown_table
-from ddsa_arch.runners import audit, data_speed, download, prepare
+from ddsa_arch.runners import data_audit, data_download, data_prepare, data_speed
+from ddsa_arch.sets.pair_stores import write_pair_stores
+from ddsa_arch.sets.synthesis import render_pairs
+from ddsa_arch.sets.verify import pair_problems, store_problems
 
 MEBIBYTE = 1 << 20
 MODULES = (
-    ('download', download, 'the archives of the field, from Google Drive'),
-    ('prepare', prepare, 'the archives of the field to LMDBs, verified'),
-    ('audit', audit, 'test images in the training data, duplicates, faulty pairs'),
+    ('download', data_download, 'the archives of the field, from Google Drive'),
+    ('prepare', data_prepare, 'the archives of the field to LMDBs, verified'),
+    ('audit', data_audit, 'test images in the training data, duplicates, faulty pairs'),
     ('speed', data_speed, 'how fast sets are read for training'),
 )
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from ddsa_arch.benchmarking.networks import choose_networks
+from ddsa_arch.benchmarking.process import run_row
+from ddsa_arch.benchmarking.row import Job
 from ddsa_arch.data.paired_rain_dataset import PairedRainDataset
-from ddsa_arch.ops.errors import InputError
-from ddsa_arch.ops.pairing import find_sides
-from ddsa_arch.ops.tables import markdown_table
-from ddsa_arch.runners.benchmark_networks import choose_networks
-from ddsa_arch.runners.benchmark_process import run_row
-from ddsa_arch.runners.benchmark_row import Job
+from ddsa_arch.errors import InputError
+from ddsa_arch.files.matching import find_sides
+from ddsa_arch.files.tables import markdown_table
 
 ROUNDS = 3  # the sets take turns, so that a busy moment of the machine meets all of them
 BATCH = 16

@@ -11,14 +11,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ddsa_arch.models.derainer import AUTO, BUILT_IN, Derainer, choose_device
-from ddsa_arch.ops.errors import InputError
-from ddsa_arch.ops.images import write_image
+from ddsa_arch.demo.page import ABOUT, build_demo
+from ddsa_arch.demo.server import FIRST_PORT, HOST, free_port, serve, temporary_files
+from ddsa_arch.errors import InputError
+from ddsa_arch.files.images import write_image
+from ddsa_arch.inference.derainer import AUTO, BUILT_IN, Derainer, choose_device
+from ddsa_arch.machine.process import keep_freed_memory
 from ddsa_arch.ops.rain import add_rain, rain_style
-from ddsa_arch.ops.sample_photos import TEST_PHOTOS, sample_photos
-from ddsa_arch.runners.demo_page import ABOUT, build_demo
-from ddsa_arch.runners.demo_server import FIRST_PORT, HOST, free_port, serve, temporary_files
-from ddsa_arch.runners.process import keep_freed_memory
+from ddsa_arch.sets.sample_photos import TEST_PHOTOS, sample_photos
 
 BUILT_IN_NAME = 'DDSANet, small'
 EXAMPLE_SIDE = 480  # pixels of the longer side

@@ -16,20 +16,20 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ddsa_arch.models.derainer import AUTO, BUILT_IN, ENSEMBLES, Derainer
-from ddsa_arch.models.exported import is_exported, is_onnx
+from ddsa_arch.benchmarking.networks import choose_networks
+from ddsa_arch.errors import InputError
+from ddsa_arch.files.images import write_image
+from ddsa_arch.files.photos import Photo, read_photo, write_photo
+from ddsa_arch.files.videos import VideoReader, has_ffmpeg, writing_video
+from ddsa_arch.inference.derainer import AUTO, BUILT_IN, ENSEMBLES, Derainer
+from ddsa_arch.inference.exported import is_exported, is_onnx
+from ddsa_arch.inference.plan import COMPARED, FORMATS, Job, plan
+from ddsa_arch.machine.process import detect_launcher, keep_freed_memory, process_group, torch_settings
 from ddsa_arch.models.gathering import gather, interleave
-from ddsa_arch.ops.errors import InputError
 from ddsa_arch.ops.figures import side_by_side
-from ddsa_arch.ops.images import write_image
-from ddsa_arch.ops.photos import Photo, read_photo, write_photo
 from ddsa_arch.ops.pixels import to_rgb
-from ddsa_arch.ops.videos import VideoReader, has_ffmpeg, writing_video
-from ddsa_arch.runners.benchmark_networks import choose_networks
-from ddsa_arch.runners.derain_plan import COMPARED, FORMATS, Job, plan
+from ddsa_arch.options.loading import import_modules
 from ddsa_arch.runners.export import SIZES, export
-from ddsa_arch.runners.option_files import import_modules
-from ddsa_arch.runners.process import detect_launcher, keep_freed_memory, process_group, torch_settings
 
 EXIT_FAILED = 1  # some files were not derained
 READ_AHEAD = 2  # images

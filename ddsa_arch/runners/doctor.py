@@ -13,8 +13,8 @@ import torch
 from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY
 
 from ddsa_arch.compat import REPAIRS
+from ddsa_arch.machine.process import can_keep_memory
 from ddsa_arch.openmp import waiting
-from ddsa_arch.runners.process import can_keep_memory
 
 PACKAGES = (
     'ddsa_arch', 'basicsr', 'torch', 'torchvision', 'mmengine', 'numpy', 'opencv-python', 'pillow', 'lmdb', 'scipy',

@@ -21,14 +21,14 @@ from torch import Tensor, nn
 
 from ddsa_arch.archs.cards import CARDS
 from ddsa_arch.archs.weights import BLOCK, CHECKSUM, about_weights, read_checkpoint, state_checksum, write_weights
-from ddsa_arch.models.derainer import BUILT_IN, load_derainer_network, network_section
-from ddsa_arch.models.exported import INPUT, OUTPUT, first_line, import_for_export, is_exported, load_exported
+from ddsa_arch.benchmarking.networks import choose_networks
+from ddsa_arch.errors import InputError
+from ddsa_arch.files.atomic import atomic_path
+from ddsa_arch.files.tables import markdown_table
+from ddsa_arch.inference.derainer import BUILT_IN, load_derainer_network, network_section
+from ddsa_arch.inference.exported import INPUT, OUTPUT, first_line, import_for_export, is_exported, load_exported
 from ddsa_arch.models.restore import final_output
-from ddsa_arch.ops.atomic import atomic_path
-from ddsa_arch.ops.errors import InputError
-from ddsa_arch.ops.tables import markdown_table
-from ddsa_arch.runners.benchmark_networks import choose_networks
-from ddsa_arch.runners.option_files import import_modules
+from ddsa_arch.options.loading import import_modules
 
 SUFFIXES = {'onnx': '.onnx', 'torch_export': '.pt2', 'safetensors': '.safetensors', 'pth': '.pth'}
 PROGRAMS = ('onnx', 'torch_export')  # formats that hold the network and not its weights alone

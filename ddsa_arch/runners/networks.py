@@ -11,8 +11,8 @@ from basicsr.utils.registry import ARCH_REGISTRY
 
 from ddsa_arch.archs.cards import CARDS, Card, describe_provenance, printed_digits, published_scores
 from ddsa_arch.archs.complexity import Complexity, complexity
-from ddsa_arch.ops.benchmarks import TEST_SETS
-from ddsa_arch.ops.tables import markdown_table
+from ddsa_arch.files.tables import markdown_table
+from ddsa_arch.sets.benchmarks import TEST_SETS
 
 SIDE = 256  # of the image whose cost is counted, as papers have it
 COLUMNS = (

@@ -19,26 +19,26 @@ import numpy as np
 import torch
 
 from ddsa_arch.archs.building import build_network
+from ddsa_arch.comparison.runs import RAINY
+from ddsa_arch.errors import InputError
 from ddsa_arch.fast import accelerate
-from ddsa_arch.models.derainer import Derainer
-from ddsa_arch.ops.errors import InputError
+from ddsa_arch.files.images import images_by_stem, read_image, write_image
+from ddsa_arch.files.tables import finite_mean, markdown_table, write_csv
+from ddsa_arch.inference.derainer import Derainer
+from ddsa_arch.machine.process import keep_freed_memory
 from ddsa_arch.ops.figures import side_by_side
-from ddsa_arch.ops.images import images_by_stem, read_image, write_image
 from ddsa_arch.ops.quality import psnr_y
 from ddsa_arch.ops.rain import RainStyle, rain_style
-from ddsa_arch.ops.sample_photos import TEST_PHOTOS, TILE_SIZE, TRAIN_PHOTOS, sample_photos, write_tiles
-from ddsa_arch.ops.synthesis import render_pairs
-from ddsa_arch.ops.tables import finite_mean, markdown_table, write_csv
-from ddsa_arch.runners import pipeline
+from ddsa_arch.options.loading import load_options
 from ddsa_arch.runners.cli import EXIT_INPUT
 from ddsa_arch.runners.compare import PAGE, compare
-from ddsa_arch.runners.compared_runs import RAINY
 from ddsa_arch.runners.data import make_lmdb
 from ddsa_arch.runners.derain import derain_files
-from ddsa_arch.runners.option_files import load_options
-from ddsa_arch.runners.process import keep_freed_memory
 from ddsa_arch.runners.summary import FOLDER as SUMMARY
 from ddsa_arch.runners.train import train
+from ddsa_arch.sets.sample_photos import TEST_PHOTOS, TILE_SIZE, TRAIN_PHOTOS, sample_photos, write_tiles
+from ddsa_arch.sets.synthesis import render_pairs
+from ddsa_arch.training import pipeline
 
 OPTIONS = Path(__file__).resolve().parents[2] / 'options'
 TRAIN_OPTIONS = OPTIONS / 'train' / 'quickstart.yml'

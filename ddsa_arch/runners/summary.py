@@ -13,15 +13,15 @@ import numpy as np
 import yaml
 from basicsr.metrics import calculate_metric
 
+from ddsa_arch.errors import InputError
+from ddsa_arch.files.atomic import atomic_path
+from ddsa_arch.files.growing_table import read_table
+from ddsa_arch.files.images import read_image, write_image
+from ddsa_arch.files.plots import Curve, plot, running_mean, write_plot
 from ddsa_arch.models.kept_images import RAINY, STRIPS, TARGET
-from ddsa_arch.ops.atomic import atomic_path
-from ddsa_arch.ops.errors import InputError
 from ddsa_arch.ops.figures import fit_width, side_by_side
-from ddsa_arch.ops.growing_table import read_table
-from ddsa_arch.ops.images import read_image, write_image
-from ddsa_arch.ops.plots import Curve, plot, running_mean, write_plot
-from ddsa_arch.runners.pipeline import RESOLVED_NAME
-from ddsa_arch.runners.progress import TABLE_FIGURES, TABLE_NAME
+from ddsa_arch.training.pipeline import RESOLVED_NAME
+from ddsa_arch.training.progress import TABLE_FIGURES, TABLE_NAME
 
 FOLDER = 'summary'
 SCORES = Path('validation', 'summary.csv')

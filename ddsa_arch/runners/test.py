@@ -7,11 +7,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from ddsa_arch.comparison.scores import SCORES
+from ddsa_arch.files.tables import markdown_table
+from ddsa_arch.machine.process import is_first_process
 from ddsa_arch.models.protocol import describe_protocol
-from ddsa_arch.ops.scores import SCORES
-from ddsa_arch.ops.tables import markdown_table
-from ddsa_arch.runners import pipeline
-from ddsa_arch.runners.process import is_first_process
+from ddsa_arch.training import pipeline
 
 
 def test(option_file: str | Path, **flags: object) -> Path:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ddsa_arch.runners import pipeline
-from ddsa_arch.runners.dry_run import dry_run
-from ddsa_arch.runners.process import is_first_process
+from ddsa_arch.machine.process import is_first_process
 from ddsa_arch.runners.summary import FOLDER, SCORES, summarise
+from ddsa_arch.training import pipeline
+from ddsa_arch.training.dry_run import dry_run
 
 
 def train(option_file: str | Path, **flags: object) -> Path:

@@ -9,8 +9,8 @@ from ddsa_arch.archs.complexity import complexity
 from ddsa_arch.archs.prenet_arch import PRN, PReNet, PReNet_r, PRN_r, ResidualBlock
 from ddsa_arch.archs.weights import load_weights
 from ddsa_arch.data.image_source import to_tensor
+from ddsa_arch.files.images import read_image
 from ddsa_arch.models.restore import restore, to_uint8
-from ddsa_arch.ops.images import read_image
 from ddsa_arch.ops.quality import psnr_y
 
 NETWORKS = [PReNet, PReNet_r, PRN, PRN_r]

@@ -9,7 +9,7 @@ from ddsa_arch.archs.weights import (
     state_checksum,
     write_weights,
 )
-from ddsa_arch.ops.errors import InputError
+from ddsa_arch.errors import InputError
 
 
 def net(value=None):

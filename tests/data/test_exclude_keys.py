@@ -3,8 +3,8 @@ import pytest
 import torch
 from basicsr.data import build_dataset
 
-from ddsa_arch.ops.errors import InputError
-from ddsa_arch.ops.images import encode_image
+from ddsa_arch.errors import InputError
+from ddsa_arch.files.images import encode_image
 from ddsa_arch.runners.data import make_lmdb
 
 STEMS = ['r-1', 'r-2', 'r-3', 'r-10']  # in natural order

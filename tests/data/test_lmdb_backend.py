@@ -6,10 +6,10 @@ from basicsr.data import build_dataset
 from basicsr.utils.file_client import FileClient
 
 from ddsa_arch.data.lmdb_backend import StoreBackend
-from ddsa_arch.ops.errors import InputError
-from ddsa_arch.ops.images import encode_image, images_by_stem
-from ddsa_arch.ops.pair_stores import write_pair_stores
-from ddsa_arch.ops.pairing import Pairs
+from ddsa_arch.errors import InputError
+from ddsa_arch.files.images import encode_image, images_by_stem
+from ddsa_arch.files.matching import Pairs
+from ddsa_arch.sets.pair_stores import write_pair_stores
 
 
 @pytest.fixture(scope='module')

@@ -14,10 +14,10 @@ from torch.utils.data import DataLoader
 from ddsa_arch.data.image_source import header_size, to_tensor
 from ddsa_arch.data.keyed_sampler import KeyedSampler
 from ddsa_arch.data.paired_rain_dataset import PairedRainDataset
-from ddsa_arch.ops.errors import InputError, clear_message
-from ddsa_arch.ops.images import encode_image, images_by_stem, read_image
-from ddsa_arch.ops.pair_stores import write_pair_stores
-from ddsa_arch.ops.pairing import Pairs
+from ddsa_arch.errors import InputError, clear_message
+from ddsa_arch.files.images import encode_image, images_by_stem, read_image
+from ddsa_arch.files.matching import Pairs
+from ddsa_arch.sets.pair_stores import write_pair_stores
 
 LOSSLESS = ['png', 'webp', 'bmp', 'tif']
 STEMS = ['r-1', 'r-2', 'r-3', 'r-10']  # in natural order
@@ -408,5 +408,5 @@ def test_images_kept_in_memory_give_the_same_items_and_are_decoded_once(pairs, m
     cached = PairedRainDataset(options(pairs, cache_images=True, **stores(pairs)))
     codes = [place * len(STEMS) + place % len(STEMS) for place in range(1, 13)]
     assert all(same(plain[code], cached[code]) for code in codes)
-    monkeypatch.setattr('ddsa_arch.ops.lmdb_store.read_value', lambda *_: pytest.fail('read again'))
+    monkeypatch.setattr('ddsa_arch.files.lmdb_store.read_value', lambda *_: pytest.fail('read again'))
     assert all(cached[code]['lq'].shape == (3, 16, 16) for code in codes)

@@ -4,8 +4,8 @@ import torch
 from basicsr.data import build_dataset
 
 from ddsa_arch.data.keyed_sampler import KeyedSampler
-from ddsa_arch.ops.errors import InputError
-from ddsa_arch.ops.images import write_image
+from ddsa_arch.errors import InputError
+from ddsa_arch.files.images import write_image
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from torch.utils.data import DataLoader
 from ddsa_arch.data.keyed_sampler import KeyedSampler
 from ddsa_arch.data.paired_rain_dataset import PairedRainDataset
 from ddsa_arch.data.semi_rain_dataset import SemiRainDataset
-from ddsa_arch.ops.errors import InputError
-from ddsa_arch.ops.images import encode_image, images_by_stem
-from ddsa_arch.ops.pair_stores import write_pair_stores
-from ddsa_arch.ops.pairing import Pairs
+from ddsa_arch.errors import InputError
+from ddsa_arch.files.images import encode_image, images_by_stem
+from ddsa_arch.files.matching import Pairs
+from ddsa_arch.sets.pair_stores import write_pair_stores
 
 SIZE = 16
 

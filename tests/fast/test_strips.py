@@ -280,7 +280,7 @@ import ddsa_arch
 from basicsr.archs import build_network
 from ddsa_arch.fast import accelerate
 from ddsa_arch.fast.strips import StripPlan
-from ddsa_arch.ops.process_memory import PeakMemory
+from ddsa_arch.machine.memory import PeakMemory
 net = build_network({'type': 'DDSANet', 'dim': 16, 'blocks': [1, 1, 1, 1, 1]}).eval()
 net.to(memory_format=torch.channels_last)
 if sys.argv[1] == 'strips':

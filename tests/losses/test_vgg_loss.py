@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from basicsr.losses import build_loss
 
+from ddsa_arch.errors import InputError
 from ddsa_arch.losses import vgg_loss
-from ddsa_arch.ops.errors import InputError
 
 SHAPES = {0: (64, 3), 2: (64, 64), 5: (128, 64), 7: (128, 128)}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ddsa_arch.ops.sample_photos import sample_photos
+from ddsa_arch.sets.sample_photos import sample_photos
 
 PHOTOS = ('astronaut', 'chelsea', 'coffee', 'motorcycle_left', 'motorcycle_right')  # PNG: decoded alike everywhere
 CROPS = ((0, 0, 240, 320), (31, 60, 251, 301))  # top, left, height, width

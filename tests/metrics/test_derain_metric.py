@@ -9,11 +9,11 @@ import pytest
 from basicsr.metrics import calculate_metric
 from basicsr.metrics.niqe import calculate_niqe
 
+from ddsa_arch.errors import InputError
+from ddsa_arch.files.images import read_image
 from ddsa_arch.metrics import brisque as brisque_module
 from ddsa_arch.metrics.brisque import brisque, brisque_features, regression
 from ddsa_arch.metrics.derain_metric import derain_brisque, derain_niqe
-from ddsa_arch.ops.errors import InputError
-from ddsa_arch.ops.images import read_image
 
 needs_model = pytest.mark.skipif(find_spec('brisque') is None, reason='the package brisque is not installed')
 

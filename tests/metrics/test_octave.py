@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ddsa_arch.files.images import write_image
 from ddsa_arch.metrics.brisque import regression
 from ddsa_arch.metrics.derain_metric import _pristine_model, derain_brisque, derain_niqe
-from ddsa_arch.ops.images import write_image
 from ddsa_arch.ops.quality import psnr_y, ssim_y
 
 HERE = Path(__file__).parent

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
+from ddsa_arch.errors import InputError
 from ddsa_arch.models.checkpoints import prune, remove_parts, save_whole, states_by_iteration, usable_state
-from ddsa_arch.ops.errors import InputError
 
 
 def network(width=4):

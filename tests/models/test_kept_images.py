@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from ddsa_arch.files.images import read_image
 from ddsa_arch.models.kept_images import KeptImage, drop_later_strips
-from ddsa_arch.ops.images import read_image
 
 
 def options(**changes):

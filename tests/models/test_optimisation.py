@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
+from ddsa_arch.errors import InputError
 from ddsa_arch.models.optimisation import build_optimiser, build_schedulers
-from ddsa_arch.ops.errors import InputError
 
 
 def optimiser(name='AdamW', **options):

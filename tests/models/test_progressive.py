@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from ddsa_arch.errors import InputError
 from ddsa_arch.models.progressive import ProgressivePatches
-from ddsa_arch.ops.errors import InputError
 
 RESTORMER = {
     'iterations': [92000, 64000, 48000, 36000, 36000, 24000],

@@ -4,8 +4,8 @@ import torch
 from basicsr.utils import tensor2img
 from torch import nn
 
+from ddsa_arch.errors import InputError
 from ddsa_arch.models.restore import Recipe, final_output, restore, stretch, to_uint8
-from ddsa_arch.ops.errors import InputError
 
 
 class Shifting(nn.Module):

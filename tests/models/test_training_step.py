@@ -10,8 +10,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ddsa_arch.archs import ddsanet_arch
 from ddsa_arch.archs.ddsanet_arch import DDSANet
+from ddsa_arch.errors import InputError
 from ddsa_arch.models.training_step import TrainingStep, checkpoint_blocks
-from ddsa_arch.ops.errors import InputError
 
 CPU = torch.device('cpu')
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ddsa_arch.ops.errors import InputError
+from ddsa_arch.errors import InputError
 from ddsa_arch.ops.pixels import from_rgb, to_rgb
 
 

@@ -6,8 +6,8 @@ from basicsr.metrics import calculate_psnr, calculate_ssim
 from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from ddsa_arch.errors import InputError
 from ddsa_arch.ops.color import luma
-from ddsa_arch.ops.errors import InputError
 from ddsa_arch.ops.quality import psnr_y, ssim_y
 
 SHAPES = [(11, 11), (12, 40), (33, 21), (48, 64)]

@@ -10,7 +10,7 @@ from skimage.metrics import peak_signal_noise_ratio
 
 from ddsa_arch.ops import rain
 from ddsa_arch.ops.rain import HEAVY, LIGHT, PRESETS, RainStyle, add_rain, rain_style, streak_layer
-from ddsa_arch.ops.sample_photos import sample_photos
+from ddsa_arch.sets.sample_photos import sample_photos
 
 # one depth, one direction, one kind of streak
 PLAIN = RainStyle(

@@ -14,13 +14,13 @@ from basicsr.utils.registry import ARCH_REGISTRY
 
 from ddsa_arch.archs.cards import CARDS, published_scores
 from ddsa_arch.archs.complexity import complexity
+from ddsa_arch.benchmarking.networks import choose_networks
+from ddsa_arch.benchmarking.process import exit_text, run_row
+from ddsa_arch.benchmarking.row import Job, measure
+from ddsa_arch.errors import InputError
 from ddsa_arch.fast import is_accelerated
-from ddsa_arch.ops.errors import InputError
-from ddsa_arch.ops.process_memory import PeakMemory
+from ddsa_arch.machine.memory import PeakMemory
 from ddsa_arch.runners.benchmark import benchmark, main, parse_size
-from ddsa_arch.runners.benchmark_networks import choose_networks
-from ddsa_arch.runners.benchmark_process import exit_text, run_row
-from ddsa_arch.runners.benchmark_row import Job, measure
 from ddsa_arch.runners.cli import run_main
 
 MODULE = 'benchmarked_toys'
@@ -124,7 +124,7 @@ def rows_of(parent):
     """Process ids of the rows that a process measures just now."""
     listed = subprocess.run(['ps', '-eo', 'pid,ppid,args'], capture_output=True, text=True, check=True).stdout
     lines = [line.split(maxsplit=2) for line in listed.splitlines()[1:]]
-    return [int(pid) for pid, of, args in lines if int(of) == parent and 'ddsa_arch.runners.benchmark_row' in args]
+    return [int(pid) for pid, of, args in lines if int(of) == parent and 'ddsa_arch.benchmarking.row' in args]
 
 
 def is_running(pid):
@@ -326,7 +326,7 @@ def test_a_plain_row_runs_the_network_as_built_in_the_usual_layout(monkeypatch):
         seen.append((is_accelerated(net), rain.is_contiguous(), rain.is_contiguous(memory_format=torch.channels_last)))
         return rain
 
-    monkeypatch.setattr('ddsa_arch.runners.benchmark_row.restore', look)
+    monkeypatch.setattr('ddsa_arch.benchmarking.row.restore', look)
     for form in ('plain', 'fast'):
         network = {'type': 'RESCAN', 'channels': 8, 'depth': 4, 'stages': 2}
         measured(network, form=form, warmup=0, repeats=1, count=False)

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import yaml
 
-from ddsa_arch.ops.errors import InputError
-from ddsa_arch.ops.images import write_image
-from ddsa_arch.ops.paired import paired_difference
+from ddsa_arch.comparison.significance import paired_difference
+from ddsa_arch.errors import InputError
+from ddsa_arch.files.images import write_image
 from ddsa_arch.ops.quality import psnr_y, ssim_y
 from ddsa_arch.runners.cli import main
 from ddsa_arch.runners.compare import compare

@@ -3,9 +3,9 @@ import re
 import numpy as np
 import pytest
 
-from ddsa_arch.ops.errors import InputError
-from ddsa_arch.ops.images import encode_image
-from ddsa_arch.ops.lmdb_store import read_entries, read_value
+from ddsa_arch.errors import InputError
+from ddsa_arch.files.images import encode_image
+from ddsa_arch.files.lmdb_store import read_entries, read_value
 from ddsa_arch.runners import cli, data
 from ddsa_arch.runners.data import make_lmdb
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from ddsa_arch.ops.errors import InputError
-from ddsa_arch.ops.images import encode_image
+from ddsa_arch.errors import InputError
+from ddsa_arch.files.images import encode_image
 from ddsa_arch.runners import cli
 from ddsa_arch.runners.data import make_lmdb
 from ddsa_arch.runners.data_speed import reading_speeds

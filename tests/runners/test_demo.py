@@ -18,11 +18,13 @@ from PIL import Image
 
 from ddsa_arch.archs.building import build_network
 from ddsa_arch.archs.weights import write_weights
-from ddsa_arch.models.derainer import Derainer
-from ddsa_arch.ops.errors import InputError
-from ddsa_arch.ops.photos import read_photo
+from ddsa_arch.demo import page as demo_page
+from ddsa_arch.demo import server as demo_server
+from ddsa_arch.errors import InputError
+from ddsa_arch.files.photos import read_photo
+from ddsa_arch.inference.derainer import Derainer
 from ddsa_arch.ops.rain import add_rain, rain_style
-from ddsa_arch.runners import demo, demo_page, demo_server
+from ddsa_arch.runners import demo
 from ddsa_arch.runners.cli import main as ddsa
 
 TINY = {'type': 'DDSANet', 'dim': 8, 'blocks': [1, 1, 1, 1, 1]}

@@ -14,12 +14,12 @@ from PIL import Image
 from torch import nn
 
 from ddsa_arch.archs.weights import write_weights
-from ddsa_arch.models.derainer import Derainer
-from ddsa_arch.ops.errors import InputError
-from ddsa_arch.ops.images import read_image
+from ddsa_arch.errors import InputError
+from ddsa_arch.files.images import read_image
+from ddsa_arch.inference.derainer import Derainer
+from ddsa_arch.inference.plan import plan
 from ddsa_arch.runners import cli
 from ddsa_arch.runners.derain import derain_files
-from ddsa_arch.runners.derain_plan import plan
 
 
 @ARCH_REGISTRY.register()

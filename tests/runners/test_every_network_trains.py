@@ -11,7 +11,7 @@ import yaml
 from basicsr.utils.registry import ARCH_REGISTRY
 
 from ddsa_arch.archs.cards import CARDS
-from ddsa_arch.runners.option_files import load_options
+from ddsa_arch.options.loading import load_options
 from ddsa_arch.runners.train import train
 
 SMALL = yaml.safe_load((Path(__file__).parents[1] / 'small_networks.yml').read_text(encoding='utf-8'))

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from ddsa_arch.ops.images import read_image
+from ddsa_arch.files.images import read_image
 from ddsa_arch.runners import quickstart
 
 

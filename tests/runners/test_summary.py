@@ -5,9 +5,9 @@ import csv
 import numpy as np
 import pytest
 
+from ddsa_arch.files.images import read_image, write_image
 from ddsa_arch.models.derain_model import DerainModel
 from ddsa_arch.ops.figures import BAR, GAP
-from ddsa_arch.ops.images import read_image, write_image
 from ddsa_arch.ops.quality import psnr_y
 from ddsa_arch.runners.cli import main
 from ddsa_arch.runners.summary import evenly, summarise

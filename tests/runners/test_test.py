@@ -8,11 +8,11 @@ import torch
 import yaml
 
 from ddsa_arch.archs.building import build_network
+from ddsa_arch.errors import InputError
+from ddsa_arch.files.images import write_image
 from ddsa_arch.models.checkpoints import save_whole
-from ddsa_arch.ops.errors import InputError
-from ddsa_arch.ops.images import write_image
+from ddsa_arch.options.loading import check_network
 from ddsa_arch.runners.cli import main
-from ddsa_arch.runners.option_files import check_network
 from ddsa_arch.runners.test import test as run_test
 
 NO_TARGET_METRICS = {'niqe': {'type': 'derain_niqe', 'better': 'lower'}}

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from ddsa_arch.ops.errors import InputError
+from ddsa_arch.errors import InputError
 from ddsa_arch.runners.cli import main
 from ddsa_arch.runners.train import train
 

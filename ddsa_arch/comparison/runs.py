@@ -1,0 +1,246 @@
+"""What is compared: the folders that tests have written, folders of images, and the targets to both."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from ddsa_arch.data.image_source import ImageSource
+from ddsa_arch.errors import InputError, did_you_mean
+from ddsa_arch.files.images import IMAGE_SUFFIXES, natural_key, some
+from ddsa_arch.files.lmdb_store import is_store
+
+RAINY = 'Rainy'  # the inputs, as a method of their own
+ONLY_SET = 'images'  # of image folders without a name of a set
+
+
+@dataclass
+class Method:
+    """One column of a comparison.
+
+    Args:
+        name: for people.
+        path: the folder that was named.
+        images: for each set, each stem's picture.
+        suffix: what file names have after the stem.
+        stored: the scores that the test wrote, by set, image and metric.
+        protocol: of these scores; None for folders of images.
+        options: of the run.
+    """
+
+    name: str
+    path: Path
+    images: dict[str, ImageSource] = field(default_factory=dict)
+    suffix: str = ''
+    stored: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    protocol: dict[str, Any] | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def sets(self) -> list[str]:
+        """The sets it has images or scores of."""
+        return list(dict.fromkeys([*self.stored, *self.images]))
+
+    @property
+    def scores(self) -> set[str]:
+        """What the test's rows hold: the scores, among their other columns."""
+        return {column for of_set in self.stored.values() for row in of_set.values() for column in row}
+
+    def stems(self, set_name: str) -> set[str]:
+        """The images of a set, without the suffix."""
+        if set_name in self.images:
+            return {stem.removesuffix(self.suffix) for stem in self.images[set_name].found}
+        return set(self.stored.get(set_name, ()))
+
+    def read(self, set_name: str, stem: str) -> np.ndarray:
+        """``(H, W, 3)`` uint8 BGR."""
+        return self.images[set_name].read(stem + self.suffix)
+
+    def where(self, set_name: str, stem: str) -> str:
+        """The file of an image, for messages."""
+        return self.images[set_name].path(stem + self.suffix)
+
+
+@dataclass(frozen=True)
+class ComparedSet:
+    """A set of images that methods are compared on.
+
+    Args:
+        name: of the set.
+        methods: that have it, by name.
+        targets: the clean images; None where there are none.
+        stems: the images, in natural order.
+        left_out: images that not all methods have.
+    """
+
+    name: str
+    methods: Mapping[str, Method]
+    targets: ImageSource | None
+    stems: Sequence[str]
+    left_out: Sequence[str] = ()
+
+
+def read_methods(runs: Iterable[str]) -> list[Method]:
+    """The methods of ``[NAME=]FOLDER`` arguments.
+
+    Raises:
+        InputError: a folder that is missing or holds neither results nor images; a name that stands twice.
+    """
+    methods = [_read_method(run) for run in runs]
+    names = [method.name for method in methods]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise InputError(f'two runs are called {twice[0]!r}; name them: A=FOLDER B=FOLDER')
+    if len({method.path.resolve() for method in methods}) < len(methods):
+        raise InputError('the same folder is named twice')
+    return methods
+
+
+def _read_method(run: str) -> Method:
+    name, sign, folder = run.partition('=')
+    if not sign or Path(run).is_dir():
+        name, folder = '', run
+    path = Path(folder).expanduser()
+    if not path.is_dir():
+        raise InputError(f'{folder}: no such folder; name a folder that `ddsa test` wrote, or one of images')
+    method = Method(name or path.resolve().name, path)
+    if (path / 'results.json').is_file():
+        return _read_results(method)
+    if is_store(path) or _has_images(path):
+        method.images[ONLY_SET] = ImageSource(str(path), method.name)
+    else:
+        for entry in sorted(path.iterdir(), key=lambda entry: natural_key(entry.name)):
+            if entry.is_dir() and (is_store(entry) or _has_images(entry)):
+                method.images[entry.name] = ImageSource(str(entry), method.name)
+    if not method.images:
+        raise InputError(f'{path}: neither results.json nor images there, nor in its folders; name results/NAME')
+    return method
+
+
+def _read_results(method: Method) -> Method:
+    try:
+        results = json.loads((method.path / 'results.json').read_text(encoding='utf-8'))
+        method.protocol = results.get('protocol')
+        method.stored = {
+            name: {row['image']: row for row in record['images']} for name, record in results['sets'].items()
+        }
+        options = method.path / 'options.yml'
+        method.options = yaml.safe_load(options.read_text(encoding='utf-8')) if options.is_file() else {}
+    except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise InputError(f'{method.path}: results.json or options.yml is damaged ({error}); test again') from error
+    suffix = (method.options.get('val') or {}).get('suffix')
+    method.suffix = f'_{suffix}' if suffix else ''
+    for name in method.stored:
+        pictures = method.path / 'visualization' / name
+        if pictures.is_dir() and _has_images(pictures):
+            method.images[name] = ImageSource(str(pictures), method.name)
+    return method
+
+
+def _has_images(folder: Path) -> bool:
+    return any(entry.suffix.lower() in IMAGE_SUFFIXES for entry in folder.iterdir() if entry.is_file())
+
+
+def find_sources(
+    given: Sequence[str], methods: Sequence[Method], key: str, flag: str, sets: Sequence[str]
+) -> dict[str, ImageSource]:
+    """The targets or inputs of each set: those given, else those that the methods were tested with.
+
+    Args:
+        given: ``[SET=]FOLDER`` arguments.
+        methods: to be compared.
+        key: ``dataroot_gt`` or ``dataroot_lq``.
+        flag: whose arguments ``given`` are, for messages.
+        sets: that are compared.
+
+    Raises:
+        InputError: a set or folder that is not there.
+    """
+    found: dict[str, ImageSource] = {}
+    for text in given:
+        name, sign, folder = text.partition('=')
+        if not sign or Path(text).exists():
+            name, folder = '', text
+        if not name and len(sets) > 1:
+            raise InputError(f'{flag} {text}: of which set? Write {flag} SET={folder}; sets: {", ".join(sets)}')
+        if name and name not in sets:
+            raise InputError(f'{flag} {text}: no run has a set {name!r}{did_you_mean(name, sets)}')
+        found[name or sets[0]] = ImageSource(str(Path(folder).expanduser()), flag)
+    for name in sets:
+        if name not in found:
+            root = _tested_root(methods, name, key)
+            if root is not None:
+                found[name] = ImageSource(str(root), flag)
+    return found
+
+
+def _tested_root(methods: Sequence[Method], set_name: str, key: str) -> Path | None:
+    """Where a run that tested on a set took its images from; paths are relative to where it ran."""
+    for method in methods:
+        for dataset in (method.options.get('datasets') or {}).values():
+            root = dataset.get(key)
+            if dataset.get('name') != set_name or not root:
+                continue
+            for start in (Path(), method.path.resolve().parent.parent):  # here, and where results/NAME was made
+                if (start / root).exists():
+                    return start / root
+    return None
+
+
+def common_sets(methods: Sequence[Method]) -> list[str]:
+    """All sets of all methods; folders of images without a set's name take the one that the others have.
+
+    Raises:
+        InputError: a folder of images that might belong to any of several sets.
+    """
+    named = list(dict.fromkeys(name for method in methods for name in method.sets if name != ONLY_SET))
+    if len(named) > 1:
+        loose = [method for method in methods if ONLY_SET in method.images]
+        if loose:
+            raise InputError(
+                f'{loose[0].path}: images of which set? The other runs have {", ".join(named)}; '
+                'put them into a folder of that name, and name its parent'
+            )
+    if len(named) == 1:
+        for method in methods:
+            if ONLY_SET in method.images:
+                method.images[named[0]] = method.images.pop(ONLY_SET)
+    return named or [ONLY_SET]
+
+
+def compared_set(name: str, methods: Sequence[Method], targets: ImageSource | None, allow_missing: bool) -> ComparedSet:
+    """The images of a set that all its methods, and the targets, have.
+
+    Args:
+        name: of the set.
+        methods: of the comparison; those without the set are left out.
+        targets: of the set, if it has any.
+        allow_missing: compare on the images that all have, where some lack some.
+
+    Raises:
+        InputError: a method lacks images of the set, or has none that has a target.
+    """
+    having = {method.name: method for method in methods if name in method.sets}
+    stems = {method: m.stems(name) for method, m in having.items()}
+    wanted = set(targets.found) if targets else set.union(*stems.values())
+    kept = wanted.intersection(*stems.values())
+    left_out = sorted(wanted - kept, key=natural_key)
+    if not kept:
+        raise InputError(
+            f'{name}: no image that all runs and the targets have; images match by name without suffix, such as '
+            f'{some(sorted(wanted)[:3])} and {some(sorted(next(iter(stems.values())))[:3])}'
+        )
+    if left_out and not allow_missing:
+        lacking = {method: len(wanted - of) for method, of in stems.items() if wanted - of}
+        counts = ', '.join(f'{method} lacks {count}' for method, count in lacking.items())
+        raise InputError(
+            f'{name}: of {len(wanted)} images {counts}: {some(left_out)}; make them, '
+            'or compare on the images that all have with --allow-missing'
+        )
+    return ComparedSet(name, having, targets, sorted(kept, key=natural_key), left_out)

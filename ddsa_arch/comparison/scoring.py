@@ -1,0 +1,197 @@
+"""The scores of all compared methods on a set, all by one protocol: taken anew from the images where there are any."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from ddsa_arch.comparison.runs import ComparedSet, Method
+from ddsa_arch.comparison.scores import score_named
+from ddsa_arch.errors import InputError
+from ddsa_arch.files.images import some
+from ddsa_arch.files.tables import finite_mean
+from ddsa_arch.metrics.brisque import regression
+from ddsa_arch.models.protocol import metrics_block
+from ddsa_arch.models.scoring import score_image
+
+WITH_TARGET = ('psnr', 'ssim')
+WITHOUT_TARGET = ('niqe', 'brisque')
+AGREEMENT = 1e-6  # of a score taken anew with the stored one
+
+
+@dataclass(frozen=True)
+class SetScores:
+    """Scores of a set.
+
+    Args:
+        compared: the set.
+        metrics: names, in the order shown.
+        values: by method and metric, for each of ``compared.stems``.
+        notes: by method, for each image; '' where there is nothing to say.
+        warnings: what a reader of the figures should know.
+    """
+
+    compared: ComparedSet
+    metrics: tuple[str, ...]
+    values: Mapping[str, Mapping[str, Sequence[float]]]
+    notes: Mapping[str, Sequence[str]]
+    warnings: Sequence[str]
+
+    def mean(self, method: str, metric: str) -> float:
+        """Over the images with a finite score; NaN for a method or metric that the set lacks."""
+        return finite_mean(self.values.get(method, {}).get(metric, ()))
+
+
+def used_metrics(scored: Sequence[SetScores]) -> list[str]:
+    """The metrics of all sets, each once."""
+    return list(dict.fromkeys(metric for one in scored for metric in one.metrics))
+
+
+def metric_options(names: Sequence[str], protocol: str) -> dict[str, dict[str, Any]]:
+    """Metrics as option files have them.
+
+    Raises:
+        InputError: a name that is no score, or BRISQUE without its model.
+    """
+    options: dict[str, dict[str, Any]] = {}
+    for name in names:
+        score_named(name)
+        options[name] = {'type': f'derain_{name}'}
+        if name in WITH_TARGET:
+            options[name]['protocol'] = protocol
+    if 'brisque' in options:
+        regression()
+    return options
+
+
+def score_set(
+    compared: ComparedSet, names: Sequence[str] | None, protocol: str, threads: int, progress: bool = False
+) -> SetScores:
+    """Score all methods on all images of a set.
+
+    Args:
+        compared: the set.
+        names: of the metrics; by default PSNR and SSIM, or NIQE and BRISQUE where there are no targets.
+        protocol: of PSNR and SSIM.
+        threads: images scored at once.
+        progress: show a bar.
+
+    Raises:
+        InputError: a broken image, unequal sizes, or stored scores of another protocol without images.
+    """
+    if names is None:
+        names = WITH_TARGET if compared.targets else WITHOUT_TARGET
+    elif not compared.targets:
+        names = [name for name in names if name not in WITH_TARGET]
+    if not names:
+        raise InputError(f'{compared.name} has no targets for PSNR and SSIM; give --target, or --metrics niqe brisque')
+    options = metric_options(names, protocol)
+    stored = {
+        name: _stored_scores(method, compared, options)
+        for name, method in compared.methods.items()
+        if compared.name not in method.images
+    }
+
+    def score(stem: str) -> dict[str, tuple[dict[str, float], str]]:
+        target = compared.targets.read(stem) if compared.targets else None
+        found = {}
+        for name, method in compared.methods.items():
+            if name in stored:
+                found[name] = stored[name][stem]
+                continue
+            image = method.read(compared.name, stem)
+            if target is not None and image.shape != target.shape:
+                raise InputError(
+                    f'{method.where(compared.name, stem)} is {image.shape[1]} x {image.shape[0]} pixels, its target '
+                    f'{compared.targets.path(stem)} {target.shape[1]} x {target.shape[0]}; are they of one set?'
+                )
+            found[name] = score_image(image, target, options)
+        return found
+
+    inside = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # the images are shared out already
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            work = pool.map(score, compared.stems)
+            hidden = None if progress else True  # None: where the output is no terminal
+            by_image = list(tqdm(work, total=len(compared.stems), desc=compared.name, unit='image', disable=hidden))
+    finally:
+        cv2.setNumThreads(inside)
+    values = {
+        name: {metric: [row[name][0][metric] for row in by_image] for metric in options} for name in compared.methods
+    }
+    notes = {name: [row[name][1] for row in by_image] for name in compared.methods}
+    warnings = [f'{name}: scores of {compared.name} as its test stored them, no images' for name in stored]
+    if compared.left_out:
+        warnings.append(f'{compared.name}: without {some(compared.left_out)}, which not all methods have')
+    for name, method in compared.methods.items():
+        if name not in stored:
+            warnings += _disagreements(method, compared, options, values[name])
+    return SetScores(compared, tuple(options), values, notes, warnings)
+
+
+def _stored_scores(
+    method: Method, compared: ComparedSet, options: Mapping[str, Mapping[str, Any]]
+) -> dict[str, tuple[dict[str, float], str]]:
+    """The scores that a test wrote, if they are of the same kind."""
+    if not _same_kind(method, options):
+        wanted = ', '.join(f'{name} {o["protocol"]}' if 'protocol' in o else name for name, o in options.items())
+        raise InputError(
+            f'{method.path} has no images of {compared.name}, and its scores are not those wanted ({wanted}); '
+            'test again with --force_yml val:save_img=true'
+        )
+    rows = method.stored[compared.name]
+    return {
+        stem: ({metric: _number(rows[stem].get(metric)) for metric in options}, rows[stem].get('note', ''))
+        for stem in compared.stems
+    }
+
+
+def _same_kind(method: Method, options: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether the stored scores were taken by these metrics with these options."""
+    protocol = method.protocol or {}
+    stored = {**protocol.get('metrics_without_target', {}), **protocol.get('metrics', {})}
+    wanted = metrics_block({name: dict(o) for name, o in options.items()})
+    sides = ('better',)  # no part of the value
+    return all(
+        {k: v for k, v in stored.get(name, {}).items() if k not in sides}
+        == {k: v for k, v in block.items() if k not in sides}
+        for name, block in wanted.items()
+    )
+
+
+def _disagreements(
+    method: Method,
+    compared: ComparedSet,
+    options: Mapping[str, Mapping[str, Any]],
+    values: Mapping[str, Sequence[float]],
+) -> list[str]:
+    """A warning where the images give other scores than their test stored: one of both has changed since."""
+    rows = method.stored.get(compared.name)
+    if not rows or not _same_kind(method, options):
+        return []
+    other = [
+        stem
+        for place, stem in enumerate(compared.stems)
+        if any(
+            stem in rows and not np.isclose(values[m][place], _number(rows[stem].get(m)), 0, AGREEMENT, equal_nan=True)
+            for m in options
+        )
+    ]
+    if not other:
+        return []
+    return [
+        f'{method.name}: {len(other)} images of {compared.name} score otherwise than {method.path / "results.json"} '
+        f'says ({some(other)}): the images or the targets have changed since'
+    ]
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)

@@ -1,0 +1,251 @@
+"""Image files: find them, pair them by stem, read and write them. Arrays are HWC, BGR, uint8."""
+
+from __future__ import annotations
+
+import lzma
+import os
+import re
+import zipfile
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from ddsa_arch.errors import InputError
+from ddsa_arch.files.atomic import atomic_path
+
+IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
+LISTED_AT_MOST = 5  # names in one message
+# what zipfile raises for an entry that is damaged, encrypted or packed in a way that it does not know
+DAMAGED_ENTRY = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, ValueError)
+LARGEST_FILE = 1 << 30  # bytes; an archive may claim more than memory holds
+
+
+def decode_image(data: bytes | memoryview, name: str) -> np.ndarray:
+    """Decode an encoded image to ``(H, W, 3)`` uint8 BGR; grey becomes BGR, alpha is dropped.
+
+    Args:
+        data: the bytes of a file.
+        name: file or key, for the message.
+
+    Raises:
+        InputError: the bytes are no image, or are cut off.
+    """
+    data = bytes(data)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    except cv2.error:  # a header that tells of billions of pixels
+        image = None
+    if image is None or _is_truncated(data):
+        kind = 'truncated or not an image' if data else 'empty'
+        raise InputError(f'{name}: {kind} ({len(data)} bytes); replace it, or remove it together with its partner')
+    return image
+
+
+def _is_truncated(data: bytes) -> bool:
+    """Whether a PNG or JPEG lacks its end mark: OpenCV fills the missing rows of such a file with grey.
+
+    The search begins behind a JPEG's headers, as the preview in them has an end mark too, and goes to the end of the
+    file, as phones append a film of any length.
+    """
+    if data.startswith(b'\x89PNG'):
+        at = 8
+        while (kind := data[at + 4 : at + 8]) and kind != b'IEND':
+            at += 12 + int.from_bytes(data[at : at + 4], 'big')
+        return kind != b'IEND'
+    if data.startswith(b'\xff\xd8\xff'):
+        at = 2
+        while data[at : at + 1] == b'\xff' and data[at + 1 : at + 2] != b'\xda':  # segments, up to the first scan
+            at += 1 if data[at + 1 : at + 2] == b'\xff' else 2 + int.from_bytes(data[at + 2 : at + 4], 'big')
+        return data.rfind(b'\xff\xd9', at) < 0
+    return False
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """Read an image file to ``(H, W, 3)`` uint8 BGR.
+
+    Raises:
+        InputError: the file is missing, no image, or cut off.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f'{path}: cannot be read ({error.strerror})') from error
+    return decode_image(data, str(path))
+
+
+def encode_image(image: np.ndarray, suffix: str = '.png') -> bytes:
+    """Encode uint8 BGR in the format of ``suffix``: PNG, lossless WebP, JPEG quality 95, TIFF or BMP."""
+    options = {'.jpg': [cv2.IMWRITE_JPEG_QUALITY, 95], '.jpeg': [cv2.IMWRITE_JPEG_QUALITY, 95],
+               '.webp': [cv2.IMWRITE_WEBP_QUALITY, 101], '.png': [cv2.IMWRITE_PNG_COMPRESSION, 3]}  # fmt: skip
+    if suffix.lower() not in IMAGE_SUFFIXES:
+        raise InputError(f'image format {suffix!r} is not known; use one of {", ".join(IMAGE_SUFFIXES)}')
+    try:
+        done, data = cv2.imencode(suffix, image, options.get(suffix.lower(), []))
+    except cv2.error:  # an image without pixels
+        done = False
+    if not done:
+        raise InputError(f'an image of shape {image.shape} cannot be encoded as {suffix}')
+    return data.tobytes()
+
+
+def write_image(path: str | Path, image: np.ndarray) -> None:
+    """Write uint8 BGR in the format of the suffix, whole or not at all; parent folders are made."""
+    data = encode_image(image, Path(path).suffix)
+    with atomic_path(path) as part:
+        part.write_bytes(data)
+
+
+class ImageFile(Protocol):
+    """A file of an image: any ``Path``, or a :class:`ZippedImage`."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def stem(self) -> str: ...
+
+    @property
+    def suffix(self) -> str: ...
+
+    def read_bytes(self) -> bytes: ...
+
+
+@dataclass(frozen=True)
+class ZippedImage:
+    """A file in a zip archive, read without unpacking; threads may share the archive."""
+
+    archive: zipfile.ZipFile
+    info: zipfile.ZipInfo
+
+    def __str__(self) -> str:
+        return f'{self.archive.filename}, {self.info.filename}'
+
+    @property
+    def path(self) -> PurePosixPath:
+        """Within the archive; some tools of Windows write backslashes."""
+        return PurePosixPath(self.info.filename.replace('\\', '/'))
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def stem(self) -> str:
+        return self.path.stem
+
+    @property
+    def suffix(self) -> str:
+        return self.path.suffix
+
+    def read_bytes(self) -> bytes:
+        """The unpacked bytes, checked against the archive's CRC.
+
+        Raises:
+            InputError: the archive is damaged here.
+        """
+        if self.info.file_size > LARGEST_FILE:
+            raise InputError(f'{self}: {self.info.file_size} bytes are no image; remove it from the archive')
+        try:
+            return self.archive.read(self.info)
+        except DAMAGED_ENTRY as error:
+            raise InputError(f'{self}: damaged ({error}); download the archive again') from error
+
+
+def byte_size(file: ImageFile) -> int:
+    """The size of a file in bytes, without reading it."""
+    if isinstance(file, ZippedImage):
+        return file.info.file_size
+    try:
+        return file.stat().st_size
+    except OSError as error:
+        raise InputError(f'{file}: cannot be read ({error.strerror})') from error
+
+
+@dataclass(frozen=True)
+class Sorted:
+    """Files sorted by stem, in natural order: images, two of one stem, and what is no image."""
+
+    images: dict[str, ImageFile]
+    doubles: list[tuple[ImageFile, ImageFile]]
+    others: list[ImageFile]
+
+
+def sort_files(files: Iterable[ImageFile]) -> Sorted:
+    """Tell images from other files, by their suffixes. Hidden files are left out."""
+    found = Sorted({}, [], [])
+    for file in sorted(files, key=lambda f: (natural_key(f.name), f.name)):
+        if file.name.startswith('.'):
+            continue
+        if file.suffix.lower() not in IMAGE_SUFFIXES:
+            found.others.append(file)
+            continue
+        if file.stem in found.images:
+            found.doubles.append((found.images[file.stem], file))
+        found.images[file.stem] = file
+    return found
+
+
+def images_by_stem(folder: str | Path, role: str = 'folder') -> dict[str, Path]:
+    """The image files of a folder by their name without suffix, in natural order; other files are left alone.
+
+    Args:
+        folder: not searched recursively.
+        role: what the folder is to the user (an option's key), for the message.
+
+    Raises:
+        InputError: no such folder, no image in it, or two images of one stem.
+    """
+    found = sort_files(files_in(folder, role))
+    if found.doubles:
+        names = [f'{first.name} and {second.name}' for first, second in found.doubles]
+        raise InputError(f'{role}: {folder} has two images of one name: {some(names)}; keep one of each')
+    if not found.images:
+        raise InputError(f'{role}: no image in {folder} (looked for {", ".join(IMAGE_SUFFIXES)})')
+    return found.images
+
+
+def files_in(folder: str | Path, role: str = 'folder') -> list[Path]:
+    """The files of a folder, not of those in it.
+
+    Raises:
+        InputError: no such folder.
+    """
+    if not Path(folder).is_dir():
+        raise InputError(f'{role}: no folder {folder}')
+    with os.scandir(folder) as entries:
+        return [Path(entry.path) for entry in entries if entry.is_file()]
+
+
+def check_partners(inputs: dict[str, object], targets: dict[str, object], input_name: str, target_name: str) -> None:
+    """Every stem must stand on both sides.
+
+    Raises:
+        InputError: naming the stems without a partner, and on which side they are missing.
+    """
+    lonely_inputs = sorted(inputs.keys() - targets.keys())
+    lonely_targets = sorted(targets.keys() - inputs.keys())
+    if not lonely_inputs and not lonely_targets:
+        return
+    parts = []
+    if lonely_inputs:
+        parts.append(f'{len(lonely_inputs)} of {input_name} have no partner in {target_name}: {some(lonely_inputs)}')
+    if lonely_targets:
+        parts.append(f'{len(lonely_targets)} of {target_name} have no partner in {input_name}: {some(lonely_targets)}')
+    raise InputError(f'{"; ".join(parts)}. Add the missing images or remove the lonely ones (pairs match by stem)')
+
+
+def some(names: list[str]) -> str:
+    """The first names of a list, and how many more there are."""
+    names = list(names)
+    more = f' and {len(names) - LISTED_AT_MOST} more' if len(names) > LISTED_AT_MOST else ''
+    return ', '.join(names[:LISTED_AT_MOST]) + more
+
+
+def natural_key(name: str) -> list[tuple[int, int | str]]:
+    """Sorts names as people count: norain-2 before norain-10."""
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r'(\d+)', name) if part]

@@ -1,0 +1,224 @@
+"""LMDB stores of images in BasicSR's layout: a folder ``X.lmdb`` with ``data.mdb`` and ``meta_info.txt``.
+
+A line of meta_info.txt reads ``NAME.png (H,W,C) 1``; NAME is the key of the value that holds the encoded image.
+Stores written here keep the original bytes of every file (BasicSR's own tool re-encodes JPEG as PNG, four times
+larger), and stock BasicSR reads them. A store is written as ``X.lmdb.part`` and takes its name when it is whole.
+``ops.pair_stores`` makes the two stores of a set from image files.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import lmdb
+
+from ddsa_arch.errors import InputError
+
+META_NAME = 'meta_info.txt'
+PART_SUFFIX = '.part'
+COMMIT_EVERY = 256  # images per transaction: what an interruption can cost
+MAP_SPARE = 64 << 20  # room beyond the images, in bytes
+PAGE = 4096  # of LMDB, in bytes
+META_LINE = re.compile(r'^(?P<name>.+?)(?:\.\w+)? \((?P<h>\d+),(?P<w>\d+),(?P<c>\d+)\)(?: (?P<level>-?\d+))?\s*$')
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image of a store: its key, file name with suffix, and (H, W, C)."""
+
+    key: str
+    name: str
+    shape: tuple[int, int, int]
+
+
+# --- reading -----------------------------------------------------------------------------------------------
+
+# lmdb refuses to open a database twice in a process, and an open one must not cross a fork: one shared handle per
+# database and process, dropped in a forked child. Beside it stands the identity of its file, so that a store that
+# was made again is opened again.
+_open_environments: dict[str, tuple[lmdb.Environment, tuple[int, int]]] = {}
+_opening = threading.Lock()
+
+
+def _forget_environments() -> None:
+    global _opening
+    _opening = threading.Lock()  # a thread of the parent may have held it
+    for environment, _ in _open_environments.values():
+        environment.close()
+    _open_environments.clear()
+
+
+if hasattr(os, 'register_at_fork'):
+    os.register_at_fork(after_in_child=_forget_environments)
+
+
+def is_store(path: str | Path) -> bool:
+    """Whether a path names an LMDB store, by its suffix, as BasicSR tells."""
+    return str(path).rstrip('/\\').endswith('.lmdb')
+
+
+def read_entries(path: str | Path, role: str = 'LMDB') -> dict[str, Entry]:
+    """The entries of a store by key, in the order of its meta_info.txt.
+
+    Args:
+        path: the folder ``X.lmdb``.
+        role: what the store is to the user (an option's key), for the message.
+
+    Raises:
+        InputError: no such store, or a meta_info.txt that is missing, empty or unreadable.
+    """
+    meta = Path(path) / META_NAME
+    if not Path(path).is_dir():
+        raise InputError(f'{role}: no LMDB {path}; make it with: ddsa data lmdb')
+    try:
+        lines = meta.read_text(encoding='utf-8').splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else 'not UTF-8'
+        raise InputError(f'{role}: {meta} cannot be read ({reason}); make the store again') from error
+    entries = {}
+    for line in filter(str.strip, lines):
+        match = META_LINE.match(line)
+        if not match:
+            raise InputError(f'{role}: {meta} has a line {line!r}, wanted "NAME.png (H,W,C) 1"; make the store again')
+        shape = (int(match['h']), int(match['w']), int(match['c']))
+        entries[match['name']] = Entry(match['name'], line.rsplit(' (', 1)[0], shape)
+    if not entries:
+        raise InputError(f'{role}: {meta} is empty, so the store was left half-made; delete {path}, make it again')
+    return entries
+
+
+def stored_keys(path: str | Path) -> set[str]:
+    """The keys that are in the database, whatever meta_info.txt says.
+
+    Raises:
+        InputError: there is no readable store.
+    """
+    return set(value_sizes(path))
+
+
+def value_sizes(path: str | Path) -> dict[str, int]:
+    """The size in bytes of every image in the database, by key.
+
+    Raises:
+        InputError: there is no readable store.
+    """
+    with _environment(path).begin(buffers=True) as transaction, transaction.cursor() as cursor:
+        return {bytes(key).decode('utf-8', 'replace'): len(value) for key, value in cursor}
+
+
+def read_value(path: str | Path, key: str) -> bytes:
+    """The encoded image of a key.
+
+    Raises:
+        InputError: the key is not in the store, or there is no store.
+    """
+    with _environment(path).begin() as transaction:
+        value = transaction.get(key.encode('utf-8'))
+    if value is None:
+        raise InputError(f'{path}: no image {key!r}; meta_info.txt and data.mdb differ, make the store again')
+    return value
+
+
+def _environment(path: str | Path) -> lmdb.Environment:
+    """This process's handle of a store."""
+    place = os.path.realpath(path)
+    try:
+        with _opening:
+            status = os.stat(os.path.join(place, 'data.mdb'))
+            identity = (status.st_dev, status.st_ino)
+            environment, opened = _open_environments.get(place, (None, None))
+            if opened != identity:
+                if environment is not None:
+                    environment.close()
+                    del _open_environments[place]
+                environment = lmdb.open(
+                    place, readonly=True, lock=False, readahead=False, meminit=False, max_readers=1024
+                )
+                _open_environments[place] = environment, identity
+    except (OSError, lmdb.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f'{path}: no readable LMDB ({reason}); make it with: ddsa data lmdb') from error
+    return environment
+
+
+# --- writing -----------------------------------------------------------------------------------------------
+
+
+class StoreWriter:
+    """One store in the making, ``X.lmdb.part``.
+
+    Args:
+        final: ``X.lmdb``, the name that :meth:`publish` gives it.
+        bytes_of_images: of every image that will be put, which bounds the size of the database.
+    """
+
+    def __init__(self, final: Path, bytes_of_images: Sequence[int]) -> None:
+        self.final = final
+        self.part = final.with_name(final.name + PART_SUFFIX)
+        self.part.mkdir(parents=True, exist_ok=True)
+        data = self.part / 'data.mdb'
+        left = data.stat().st_size if data.exists() else 0  # by an interrupted run, perhaps of other images
+        pages = sum(2 * size + 2 * PAGE for size in bytes_of_images)  # a value begins on a page of its own
+        self.environment = lmdb.open(str(self.part), map_size=left + pages + MAP_SPARE, readahead=False)
+        self.transaction = self.environment.begin(write=True)
+        self.entries: list[Entry] = []
+
+    def known_shape(self, key: str, data: bytes) -> tuple[int, int, int] | None:
+        """The shape of an image that an interrupted run has checked and stored, None if it has not."""
+        with self.environment.begin() as transaction:
+            shape = transaction.get(_shape_key(key))
+            if shape is None or transaction.get(key.encode('utf-8')) != data:
+                return None
+        return tuple(int(n) for n in shape.split(b','))
+
+    def put(self, entry: Entry, data: bytes) -> None:
+        """Store an image that was checked."""
+        self.transaction.put(entry.key.encode('utf-8'), data)
+        self.transaction.put(_shape_key(entry.key), ','.join(map(str, entry.shape)).encode())
+        self.entries.append(entry)
+        if len(self.entries) % COMMIT_EVERY == 0:
+            self.transaction.commit()
+            self.transaction = self.environment.begin(write=True)
+
+    def finish(self) -> None:
+        """Drop the notes for an interruption, check the count, write meta_info.txt last."""
+        wanted = {entry.key.encode('utf-8') for entry in self.entries}
+        with self.transaction.cursor() as cursor:
+            surplus = [bytes(key) for key in cursor.iternext(values=False) if bytes(key) not in wanted]
+        for key in surplus:  # shape notes, and images that an interrupted run of other files left
+            self.transaction.delete(key)
+        self.transaction.commit()
+        self.transaction = None
+        self.environment.sync(True)
+        stored = self.environment.stat()['entries']
+        if stored != len(self.entries):
+            raise InputError(f'{self.part} holds {stored} images, wanted {len(self.entries)}; run the command again')
+        lines = [f'{e.name} ({e.shape[0]},{e.shape[1]},{e.shape[2]}) 1\n' for e in self.entries]
+        with (self.part / META_NAME).open('w', encoding='utf-8') as meta:
+            meta.writelines(lines)
+            meta.flush()
+            os.fsync(meta.fileno())
+
+    def close(self) -> None:
+        if self.transaction is not None:
+            self.transaction.abort()
+            self.transaction = None
+        self.environment.close()
+
+    def publish(self) -> None:
+        os.replace(self.part, self.final)
+
+    def discard(self) -> None:
+        self.close()
+        shutil.rmtree(self.part, ignore_errors=True)
+
+
+def _shape_key(key: str) -> bytes:
+    """Where an unfinished store notes a checked image's shape; no key of an image begins with a zero byte."""
+    return b'\0' + key.encode('utf-8')

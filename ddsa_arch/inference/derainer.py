@@ -1,0 +1,323 @@
+"""Remove the rain from images in memory: arrays, tensors and PIL images of any size."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from ddsa_arch.archs.building import build_network
+from ddsa_arch.archs.weights import load_weights, read_checkpoint
+from ddsa_arch.errors import InputError, did_you_mean
+from ddsa_arch.fast import accelerate
+from ddsa_arch.inference.exported import ExportedNetwork, device_for_onnx, is_exported, is_onnx, load_exported
+from ddsa_arch.inference.image_memory import ImageMemory, free_memory, is_out_of_memory
+from ddsa_arch.inference.image_progress import ImageProgress
+from ddsa_arch.models.restore import Recipe, restore
+from ddsa_arch.ops.pixels import from_rgb, to_rgb
+from ddsa_arch.ops.tiling import tiled_pixels
+
+BUILT_IN = Path(__file__).resolve().parents[1] / 'weights' / 'ddsanet_tiny.safetensors'
+AUTO = 'auto'
+SMALLEST_TILE = 64
+TILE_STEP = 64  # sides of tiles are multiples of it, and so of what every network of the package needs
+OVERLAP = 32  # pixels that neighbouring tiles share
+REPORTED = 2**20  # pixels from which on an image takes so long that its progress is reported
+ALWAYS_WHOLE = 2**18  # pixels of an image that no machine has to cut
+BUDGET = 0.8  # of the free memory
+ENSEMBLES = (1, 4, 8)  # views of an image of which the mean is taken
+HALF = {'cuda': torch.float16, 'mps': torch.float16}  # elsewhere bfloat16
+
+Picture = TypeVar('Picture', np.ndarray, Tensor, Image.Image)
+
+
+class Derainer:
+    """Removes rain from images in memory.
+
+        derain = Derainer()                      # the small network that comes with the package
+        clean = derain(imageio.imread('photo.jpg'))
+
+    Args:
+        weights: a file of ``ddsa train`` or ``ddsa export`` (.pth, .safetensors, .onnx, .pt2); None takes the small
+            DDSANet that comes with the package. A .pt2 can run code, so it must come from somebody you trust.
+        network: how the network is built, for weights that do not say it: a registered name, or ``{type, arguments}``.
+        device: ``auto`` takes CUDA, else MPS, else the CPU; or a name that torch knows, such as ``cuda:1``.
+        half: compute in 16 bits by autocast, float16 on GPUs and bfloat16 on CPUs. What fails in it or is not finite
+            is computed again in float32. Not for ONNX.
+        tile: ``auto`` takes the whole image where memory is enough, else overlapping tiles as large as fit; a number
+            is the side of the tiles in pixels; None takes the whole image, come what may.
+        ensemble: 1, or the mean over the 4 flips of an image, or over its 8 flips and quarter turns, at so many times
+            the cost. 8 is for networks that were trained on turned images: to others rain that falls sideways is none.
+        fast: let the network run its fast execution, see ``ddsa_arch.fast``; False takes the paper's order of
+            operations, which gives the same to rounding, in more time and memory.
+        progress: called now and then while an image of more than a megapixel is derained, with the part that is done,
+            rising to 1.
+
+    Attributes:
+        net: the network, in evaluation mode.
+        notes: what was done otherwise than asked, one sentence each.
+
+    Raises:
+        InputError: weights, network, device, tile or ensemble cannot be used.
+    """
+
+    def __init__(
+        self,
+        weights: str | Path | None = None,
+        network: str | Mapping[str, Any] | None = None,
+        device: str | torch.device = AUTO,
+        half: bool = False,
+        tile: int | str | None = AUTO,
+        ensemble: int = 1,
+        fast: bool = True,
+        progress: Callable[[float], None] | None = None,
+    ) -> None:
+        self.device = choose_device(device)
+        if weights is not None and is_onnx(weights):
+            if half:
+                raise InputError(f'half: {weights} computes in float32; give the weights (.pth, .safetensors)')
+            self.device = device_for_onnx(self.device, asked=device != AUTO)
+        net = load_derainer_network(weights, network, self.device).eval()
+        exported = isinstance(net, ExportedNetwork)  # one that was written for its own layout of memory
+        self.net = net if exported else net.to(self.device, memory_format=torch.channels_last)
+        if fast:
+            accelerate(self.net)
+        if type(ensemble) is not int or ensemble not in ENSEMBLES:
+            raise InputError(f'ensemble: {ensemble!r}; wanted one of {", ".join(map(str, ENSEMBLES))}')
+        self.half, self.ensemble, self.progress, self.notes = half, ensemble, progress, []
+        self.tile = _checked_tile(tile, self.net)
+        self._memory: ImageMemory | None = None
+        self._reporter: ImageProgress | None = None
+
+    def __call__(self, image: Picture | Sequence[Picture], bgr: bool = False) -> Picture | list[Picture]:
+        """Derain one image, a batch, or a list of images.
+
+        Args:
+            image: one of
+
+                * an array (H, W, 3), (H, W), (H, W, 1) or (H, W, 4), or a batch (B, H, W, 3) or (B, H, W, 4): uint8,
+                  uint16, or floating point in [0, 1]; RGB, a fourth channel is alpha and stays;
+                * a PIL image; its mode stays if it is L, LA, RGB or RGBA, and becomes RGB else;
+                * a tensor (3, H, W) or (B, 3, H, W), uint8 or floating point in [0, 1], RGB, on any device;
+                * a list of any of these, of any sizes.
+            bgr: arrays are BGR, as OpenCV has them.
+
+        Returns:
+            The same kind, shape, type, range and device.
+
+        Raises:
+            InputError: something else, or values outside the range.
+        """
+        if isinstance(image, list | tuple):
+            return [self(one, bgr) for one in image]
+        if isinstance(image, Tensor):
+            return self._tensor(image)
+        if isinstance(image, Image.Image):
+            if image.mode not in ('L', 'LA', 'RGB', 'RGBA'):
+                image = image.convert('RGB')
+            return Image.fromarray(self._array(np.asarray(image)))
+        if isinstance(image, np.ndarray):
+            if image.ndim == 4:
+                return np.stack([self._array(one, bgr) for one in image]) if len(image) else image.copy()
+            return self._array(image, bgr)
+        raise InputError(f'an image is an array, a PIL image or a tensor, not a {type(image).__name__}')
+
+    def _array(self, image: np.ndarray, bgr: bool = False) -> np.ndarray:
+        rgb, alpha = to_rgb(image, bgr)
+        derained = self._run(torch.from_numpy(rgb.transpose(2, 0, 1)[None]))[0]
+        return from_rgb(derained.permute(1, 2, 0).numpy(), image, alpha, bgr)
+
+    def _tensor(self, image: Tensor) -> Tensor:
+        if image.ndim not in (3, 4) or image.shape[-3] != 3:
+            raise InputError(f'a tensor of shape {tuple(image.shape)} is no image; wanted (3, H, W) or (B, 3, H, W)')
+        batch = image if image.ndim == 4 else image[None]
+        if image.dtype == torch.bfloat16:
+            raise InputError('a tensor of bfloat16 is no image; give float32, and half=True for speed')
+        arrays = [one.permute(1, 2, 0).cpu().numpy() for one in batch]
+        results = [torch.from_numpy(self._array(one)).permute(2, 0, 1) for one in arrays]
+        derained = torch.stack(results) if results else torch.empty_like(batch)
+        return derained.reshape(image.shape).to(image.device)
+
+    def _run(self, rain: Tensor) -> Tensor:
+        """(1, 3, H, W) float32 on the CPU in [0, 1] -> the same, clamped."""
+        tile = self._tile_for(rain)
+
+        def run(image: Tensor) -> Tensor:
+            return self._in_tiles(image, tile)
+
+        with self._reporting(rain, tile):
+            out = _ensemble(run, rain, self.ensemble)
+        if not bool(out.isfinite().all()):
+            raise InputError('the network gives numbers that are not finite; are these weights whole?')
+        return out.clamp(0, 1)
+
+    @contextlib.contextmanager
+    def _reporting(self, rain: Tensor, tile: int | None) -> Iterator[None]:
+        """Report how far the network is with an image, if anybody listens and the image is large."""
+        height, width = rain.shape[-2:]
+        if self.progress is None or height * width < REPORTED:
+            yield
+            return
+        if self._reporter is None:
+            self._reporter = ImageProgress(self.net, self.device)
+        pixels = tiled_pixels(height, width, tile, OVERLAP) if tile else height * width
+        with self._reporter.reporting(pixels * self.ensemble, self.progress):
+            yield
+
+    def _in_tiles(self, rain: Tensor, tile: int | None) -> Tensor:
+        """The image whole, or in tiles that become smaller until they fit."""
+        while True:
+            try:
+                return self._in_precision(rain, tile)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                smaller = _smaller(tile, rain, self.net)
+                if smaller is None:
+                    size = f'{rain.shape[-1]} x {rain.shape[-2]}'
+                    raise InputError(f'out of memory with tiles of {tile or size} pixels on {self.device}') from error
+                self._note(f'out of memory with {tile or "the whole image"}; went on with tiles of {smaller}')
+                tile = smaller
+            if self.device.type == 'cuda':
+                torch.cuda.empty_cache()
+
+    def _in_precision(self, rain: Tensor, tile: int | None) -> Tensor:
+        """In 16 bits if asked for, and in float32 if not or if that fails."""
+        recipe = Recipe(tile_size=tile, tile_overlap=OVERLAP if tile else 0, tile_weight='pyramid')
+        rain = rain.to(self.device, memory_format=torch.channels_last)
+        if self.half:
+            try:
+                with torch.autocast(self.device.type, HALF.get(self.device.type, torch.bfloat16)):
+                    out = restore(self.net, rain, recipe).float().cpu()
+                if bool(out.isfinite().all()):
+                    return out
+                self._note('16 bits gave numbers that are not finite; such images were computed in float32')
+            except (RuntimeError, ValueError) as error:
+                if is_out_of_memory(error):
+                    raise
+                self.half = False
+                self._note(f'16 bits do not work here ({str(error).splitlines()[0]}); float32 was taken')
+        return restore(self.net, rain, recipe).float().cpu()
+
+    def _tile_for(self, rain: Tensor) -> int | None:
+        if self.tile != AUTO:
+            return self.tile
+        height, width = rain.shape[-2:]
+        if height * width <= ALWAYS_WHOLE or getattr(self.net, 'fixed_size', None):
+            return None
+        free = free_memory(self.device)
+        if free is None:
+            return None
+        if self._memory is None:
+            self._memory = ImageMemory.measure(self.net, self.device)
+        most = self._memory.largest_image(free * BUDGET)
+        if height * width <= most:
+            return None
+        side = int(most**0.5) // TILE_STEP * TILE_STEP
+        return max(SMALLEST_TILE, side)
+
+    def _note(self, sentence: str) -> None:
+        if sentence not in self.notes:
+            self.notes.append(sentence)
+
+
+def load_derainer_network(
+    weights: str | Path | None, network: str | Mapping[str, Any] | None = None, device: str | torch.device = 'cpu'
+) -> nn.Module:
+    """The network of a weight file, on the CPU.
+
+    Args:
+        weights: see ``Derainer``.
+        network: see ``Derainer``.
+        device: where an exported network runs, which cannot be moved.
+
+    Raises:
+        InputError: no such file, one that does not say how its network is built, or one of another network.
+    """
+    path = BUILT_IN if weights is None else Path(weights)
+    if is_exported(path):
+        if network is not None:
+            raise InputError(f'network: {path} holds its network already; leave the name out')
+        return load_exported(path, device)
+    net = build_network(network_section(read_checkpoint(path), path, network))
+    load_weights(net, path)
+    return net
+
+
+def network_section(
+    checkpoint: Mapping[str, Any], path: str | Path, network: str | Mapping[str, Any] | None = None
+) -> Mapping[str, Any]:
+    """How the network of a weight file is built, ``{type, arguments}``.
+
+    Args:
+        checkpoint: from ``read_checkpoint``.
+        path: its file, for the message.
+        network: see ``Derainer``; takes the place of what the file says.
+
+    Raises:
+        InputError: nobody says it.
+    """
+    section = checkpoint.get('network_g') if network is None else network
+    if isinstance(section, str):
+        section = {'type': section}
+    if not isinstance(section, Mapping):
+        raise InputError(
+            f'{path} does not say how its network is built (no network_g); name it: --network NAME, or network=NAME'
+        )
+    return section
+
+
+def choose_device(name: str | torch.device = AUTO) -> torch.device:
+    """``auto`` is CUDA if there is one, else MPS, else the CPU.
+
+    Raises:
+        InputError: torch does not know it, or has none here.
+    """
+    if name == AUTO:
+        name = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        hint = did_you_mean(str(name), (AUTO, 'cpu', 'cuda', 'mps'))
+        reason = str(error).splitlines()[0]
+        raise InputError(f'device {str(name)!r} cannot be used here: {reason}{hint}') from error
+    return device
+
+
+def _checked_tile(tile: int | str | None, net: nn.Module) -> int | str | None:
+    if tile is None or tile == AUTO:
+        return tile
+    if isinstance(tile, str) and tile.isdecimal():
+        tile = int(tile)
+    multiple = getattr(net, 'size_multiple', 1)
+    if not isinstance(tile, int) or tile < SMALLEST_TILE or tile % multiple:
+        raise InputError(f'tile: {tile!r}; wanted {AUTO}, or a multiple of {multiple} from {SMALLEST_TILE} pixels up')
+    return tile
+
+
+def _smaller(tile: int | None, rain: Tensor, net: nn.Module) -> int | None:
+    """The next side to try, None if there is none."""
+    if getattr(net, 'fixed_size', None):
+        return None
+    side = (tile or max(rain.shape[-2:])) // 2 // TILE_STEP * TILE_STEP
+    return side if side >= SMALLEST_TILE else None
+
+
+def _ensemble(run: Callable[[Tensor], Tensor], rain: Tensor, views: int) -> Tensor:
+    """The mean of what flips (4 views), or flips and quarter turns (8), of an image give, turned back."""
+    if views == 1:
+        return run(rain)
+    total = torch.zeros_like(rain)
+    for flip in (False, True):
+        flipped = rain.flip(-1) if flip else rain
+        for turns in range(0, 4, 8 // views):
+            out = run(flipped.rot90(turns, (-2, -1))).rot90(-turns, (-2, -1))
+            total += out.flip(-1) if flip else out
+    return total / views

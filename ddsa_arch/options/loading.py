@@ -1,0 +1,286 @@
+"""Option files: read them, resolve ``_base_``, check every key and name, fill in the defaults."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
+from mmengine.config import Config
+
+from ddsa_arch.errors import InputError, did_you_mean
+from ddsa_arch.options.parts import check_part, not_registered
+from ddsa_arch.options.schema import DATASET, OPTIONS, REQUIRED, Key, Named, Part, Section
+
+NUMBER = re.compile(r'[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?')
+BASE = '_base_'
+DELETE = '_delete_'
+LOADER_KEYS = (
+    'name', 'batch_size_per_gpu', 'num_worker_per_gpu', 'dataset_enlarge_ratio', 'persistent_workers', 'pin_memory'
+)  # fmt: skip
+PATH_SIGNS = ('/', '\\')
+YAML_SWITCHES = {False: 'off', True: 'on'}  # YAML 1.1 reads these words as truth values
+MAY_BE_EMPTY = ('path', 'suffix', 'val', 'resume_state')  # read by BasicSR with [], so they must be there
+
+
+# --- reading -----------------------------------------------------------------------------------------------
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Executes nothing, and refuses a key that stands twice in one section."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):  # such as {{$NAME:default}} without quotes
+                problem = "a section as a key; write '{{$NAME:default}}' in quotes"
+                raise yaml.constructor.ConstructorError(problem=problem, problem_mark=key.start_mark)
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(problem=f'{key.value!r} twice', problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def read_options(path: str | Path) -> dict[str, Any]:
+    """The content of an option file with its ``_base_`` files merged in, unchecked.
+
+    Raises:
+        InputError: a file that is missing or no plain YAML.
+    """
+    _check_yaml_chain(Path(path), ())
+    try:
+        return Config.fromfile(str(path), import_custom_modules=False).to_dict()
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f'{path}: {error.args[0] if error.args else error}') from error
+
+
+def _check_yaml_chain(path: Path, chain: tuple[Path, ...]) -> None:
+    """mmengine's Config loads YAML with a loader that runs code, so each file is read safely first."""
+    if path.resolve() in chain:
+        raise InputError(f'{path}: {BASE} leads back to itself')
+    named_in = f', named by {BASE} in {chain[-1]}' if chain else ''
+    if path.suffix not in ('.yml', '.yaml') or not path.is_file():
+        raise InputError(f'no option file {path}{named_in} (a .yml file)')
+    try:
+        content = yaml.load(path.read_text(encoding='utf-8'), _StrictLoader)  # noqa: S506 (a SafeLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f'{path}: not plain YAML: {" ".join(str(error).split())}') from error
+    if not isinstance(content, dict):
+        raise InputError(f'{path}: holds {type(content).__name__}, wanted "key: value" lines')
+    unknown = [key for key in content if not isinstance(key, str)]
+    if unknown:
+        raise InputError(f'{path}: unknown key {unknown[0]!r}{did_you_mean(str(unknown[0]), OPTIONS)}')
+    bases = content.get(BASE, [])
+    bases = bases if isinstance(bases, list) else [bases]
+    if not all(isinstance(base, str) for base in bases):
+        raise InputError(f'{path}: {BASE}: {content[BASE]!r}, wanted a file or a list of files')
+    for base in bases:
+        _check_yaml_chain(path.parent / base, (*chain, path.resolve()))
+
+
+def force(options: dict[str, Any], entries: Sequence[str]) -> None:
+    """Apply ``--force_yml`` entries such as ``train:ema_decay=0.999`` in place; the value is read as YAML.
+
+    Raises:
+        InputError: an entry without ``=``, or a path that leads through something that is no section.
+    """
+    for entry in entries:
+        keys, equals, text = entry.partition('=')
+        if not equals:
+            raise InputError(f'--force_yml {entry}: wanted SECTION:KEY=VALUE, such as train:ema_decay=0.999')
+        section = options
+        *parents, last = (key.strip() for key in keys.split(':'))
+        for key in parents:
+            section = section.setdefault(key, {}) if isinstance(section, dict) else None
+        if not isinstance(section, dict):
+            raise InputError(f'--force_yml {entry}: {":".join(parents)} is no section')
+        try:
+            section[last] = yaml.safe_load(text.strip().removeprefix('!!float ').strip())
+        except yaml.YAMLError as error:
+            raise InputError(f'--force_yml {entry}: the value is no plain YAML') from error
+
+
+def to_yaml(options: Mapping[str, Any]) -> str:
+    """Options as plain YAML, in their order."""
+    return yaml.safe_dump(dict(options), sort_keys=False, allow_unicode=True, width=120)
+
+
+# --- checking ----------------------------------------------------------------------------------------------
+
+
+def load_options(path: str | Path, is_train: bool, force_yml: Sequence[str] = ()) -> dict[str, Any]:
+    """An option file, resolved, checked and complete: what BasicSR's pipelines take, less the run's own paths.
+
+    Args:
+        path: a YAML file; ``_base_`` names files it inherits from, ``{{$NAME:default}}`` an environment variable.
+        is_train: whether a ``train`` section and a training set must be there.
+        force_yml: see ``force``.
+
+    Raises:
+        InputError: naming the file and the key: unknown (with the nearest known), missing, or of a wrong type.
+    """
+    options = read_options(path)
+    force(options, force_yml)
+    try:
+        import_modules(options.get('imports'))
+        checked = _check_section(coerce_numbers(options), OPTIONS, '', is_train)
+        _check_names(checked)
+        _check_datasets(checked.get('datasets', {}), is_train)
+        if is_train and not ('pixel_opt' in checked['train'] or 'perceptual_opt' in checked['train']):
+            raise InputError(f'train.pixel_opt is missing: {OPTIONS["train"]["pixel_opt"].doc}')
+        if checked['model_type'] not in MODEL_REGISTRY:
+            raise InputError(not_registered('model_type', 'model', checked['model_type'], MODEL_REGISTRY.keys()))
+    except InputError as error:
+        raise InputError(f'{path}: {error}') from None
+    return checked
+
+
+def check_network(network_g: Any) -> dict[str, Any]:
+    """A ``network_g`` section, checked by itself.
+
+    Raises:
+        InputError: unknown network or argument.
+    """
+    return check_part(coerce_numbers(network_g), OPTIONS['network_g'], 'network_g')
+
+
+def import_modules(names: Any) -> None:
+    """Import the user's own modules, which may lie in the current directory.
+
+    Raises:
+        InputError: one cannot be imported.
+    """
+    if names and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    for name in [names] if isinstance(names, str) else names or []:
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # whatever the user's module does wrong
+            raise InputError(f'imports: {name} cannot be imported: {type(error).__name__}: {error}') from error
+
+
+def coerce_numbers(value: Any) -> Any:
+    """Turn strings that write a number in exponent form, such as ``1e-4``, into that number, at any depth.
+
+    YAML 1.1 leaves them strings: it wants ``1.0e-4``.
+    """
+    if isinstance(value, Mapping):
+        return {k: coerce_numbers(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [coerce_numbers(v) for v in value]
+    if isinstance(value, str) and 'e' in value.lower() and NUMBER.fullmatch(value):
+        return float(value)
+    return value
+
+
+def _check_section(given: Any, section: Section, where: str, is_train: bool) -> dict[str, Any]:
+    if not isinstance(given, Mapping):
+        raise InputError(f'{where}: {given!r} is no section of "key: value" lines')
+    unknown = [k for k in given if k not in section]
+    if unknown:
+        raise InputError(f'unknown key {_join(where, unknown[0])}{did_you_mean(str(unknown[0]), section)}')
+    checked = {}
+    for name, wanted in section.items():
+        place = _join(where, name)
+        if name == 'train' and not is_train:
+            continue
+        if isinstance(wanted, Key):
+            checked[name] = _check_value(given.get(name), wanted, place)
+        elif isinstance(wanted, Part):
+            checked[name] = check_part(given.get(name), wanted, place)
+        elif isinstance(wanted, Named):
+            checked[name] = _check_named(given.get(name), wanted, place, is_train)
+        elif where or given.get(name) is not None or name in ('path', 'val', 'logger', 'train'):
+            checked[name] = _check_section(given.get(name) or {}, wanted, place, is_train)
+    return {k: v for k, v in checked.items() if v not in (None, {}) or k in MAY_BE_EMPTY}
+
+
+def _check_value(value: Any, key: Key, place: str) -> Any:
+    if value is None:
+        if key.default is REQUIRED:
+            raise InputError(f'{place} is missing: {key.doc}')
+        return key.default
+    if isinstance(value, bool) and bool not in key.kinds and YAML_SWITCHES[value] in key.choices:
+        value = YAML_SWITCHES[value]
+    if float in key.kinds and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if int in key.kinds and isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, key.kinds) or (isinstance(value, bool) and bool not in key.kinds):
+        kinds = ' or '.join(k.__name__ for k in key.kinds)
+        raise InputError(f'{place}: {value!r} is {type(value).__name__}, wanted {kinds}. {key.doc}')
+    has_choices = key.choices and (isinstance(value, str) or str not in key.kinds)
+    if has_choices and value not in key.choices:
+        raise InputError(f'{place}: {value!r}, wanted {" or ".join(map(repr, key.choices))}. {key.doc}')
+    if key.minimum is not None and not isinstance(value, str) and value < key.minimum:
+        raise InputError(f'{place}: {value!r} is below {key.minimum:g}. {key.doc}')
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f'{place}: {value!r} is no finite number. {key.doc}')
+    return value
+
+
+def _check_named(given: Any, named: Named, place: str, is_train: bool) -> dict[str, Any]:
+    if given is None:
+        given = {}
+    if not isinstance(given, Mapping):
+        raise InputError(f'{place}: {given!r} is no section. {named.doc}')
+    checked = {}
+    for name, entry in given.items():
+        if not re.fullmatch(named.pattern, str(name)):
+            raise InputError(f'unknown key {place}.{name}. {named.doc}')
+        inner = _join(place, name)
+        if entry is None:  # dropped: what a file inherits need not be used
+            continue
+        if isinstance(named.content, Part):
+            checked[name] = check_part(entry, named.content, inner)
+        elif _is_ours(entry):
+            checked[name] = _check_section(entry, named.content, inner, is_train)
+        else:  # a data set of another package takes keys of its own beside those of the loaders
+            loading = {key: DATASET[key] for key in LOADER_KEYS}
+            given_loading = {key: entry[key] for key in loading if key in entry}
+            checked[name] = {**entry, **_check_section(given_loading, loading, inner, is_train)}
+    return checked
+
+
+def _is_ours(dataset: Any) -> bool:
+    name = dataset.get('type', DATASET['type'].default) if isinstance(dataset, Mapping) else None
+    known = isinstance(name, str) and name in DATASET_REGISTRY
+    return not known or DATASET_REGISTRY.get(name).__module__.startswith('ddsa_arch.')
+
+
+def _check_names(options: dict[str, Any]) -> None:
+    """Folders and files are called by these names."""
+    named = {'name': options} | {f'datasets.{phase}.name': d for phase, d in options.get('datasets', {}).items()}
+    for place, section in named.items():
+        name = str(section.get('name'))
+        if name.strip('. ') == '' or any(sign in name for sign in PATH_SIGNS):
+            raise InputError(f'{place}: {name!r} cannot name a folder; leave out {" and ".join(PATH_SIGNS)}')
+
+
+def _check_datasets(datasets: dict[str, dict[str, Any]], is_train: bool) -> None:
+    for phase, dataset in datasets.items():
+        if dataset['type'] not in DATASET_REGISTRY:
+            place = f'datasets.{phase}.type'
+            raise InputError(not_registered(place, 'data set', dataset['type'], DATASET_REGISTRY.keys()))
+    names = [d.get('name') for d in datasets.values()]
+    twice = sorted({n for n in names if names.count(n) > 1}, key=str)
+    if twice:
+        raise InputError(f'datasets: two sets have the name {twice[0]!r}; results are filed by it')
+    if is_train:
+        if 'train' not in datasets:
+            raise InputError('datasets.train is missing: the images to train on')
+        others = [p for p in datasets if p != 'train' and not p.startswith('val')]
+        if others:
+            raise InputError(f'datasets.{others[0]}: training takes train and val sets; test sets go to ddsa test')
+    elif not datasets:
+        raise InputError('datasets is missing: the sets to test on, as test_1, test_2 ...')
+
+
+def _join(where: str, name: Any) -> str:
+    return f'{where}.{name}' if where else str(name)

@@ -1,0 +1,223 @@
+"""Make the two LMDB stores of a set from image files: every image checked, on all cores, whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import lmdb
+
+from ddsa_arch.errors import InputError
+from ddsa_arch.files.images import ImageFile, byte_size, decode_image
+from ddsa_arch.files.lmdb_store import PAGE, PART_SUFFIX, Entry, StoreWriter
+from ddsa_arch.files.matching import SIDES, Pairs
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+FULL = 1 << 20  # bytes free on a disk that has none to spare
+SKIP_REMEDY = 'Mend these, or leave them out with --skip-bad'
+
+
+def write_pair_stores(
+    pairs: Pairs,
+    out: str | Path,
+    progress: Callable[[Iterable], Iterable] = iter,
+    skip_bad: bool = False,
+    surplus: int = 0,
+) -> tuple[tuple[Path, Path], list[str]]:
+    """Write ``out/input.lmdb`` and ``out/target.lmdb``.
+
+    Every image is decoded once before it is stored, and all that is wrong is reported together, with what ``pairs``
+    tells. Nothing is left behind by an error in the images; after a kill or a full disk the next call goes on where it
+    stopped.
+
+    Args:
+        pairs: files by stem.
+        out: folder of the two stores.
+        progress: wraps the iterable of pairs, such as tqdm.
+        skip_bad: leave out what is wrong instead of raising.
+        surplus: pairs of unequal sizes to leave out anyway, as some releases have too many.
+
+    Returns:
+        The paths of the two stores, and a sentence for each thing that was left out.
+
+    Raises:
+        InputError: a store is there already; another process writes it; an image is broken; a pair has unequal sizes;
+            no pair is left; no room on the disk, or the folder cannot be written.
+    """
+    out = Path(out)
+    finals = (out / 'input.lmdb', out / 'target.lmdb')
+    missing = [folder for folder in (out, *out.parents) if not folder.exists()]
+    try:
+        with _only_writer(out):
+            left_out = _write(pairs, finals, progress, skip_bad, surplus)
+    except (OSError, lmdb.Error) as error:
+        # LMDB calls a full disk an input/output error
+        full = ', the disk is full' if out.is_dir() and shutil.disk_usage(out).free < FULL else ''
+        parts = ' and '.join(_part(final).name for final in finals)
+        raise InputError(
+            f'{out}: cannot be written ({error}{full}); mend that and run the command again, which goes on where it '
+            f'stopped, or delete {parts} there, or give another --out'
+        ) from error
+    finally:
+        for folder in missing:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # only if empty
+    return finals, left_out
+
+
+@contextlib.contextmanager
+def _only_writer(out: Path) -> Iterator[None]:
+    """Keep a second process from writing the same stores; the lock ends with the process."""
+    out.mkdir(parents=True, exist_ok=True)
+    if fcntl is None:
+        yield
+        return
+    folder = os.open(out, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f'{out}: another process writes its LMDBs; wait for it, or give another --out') from error
+        yield
+    finally:
+        os.close(folder)
+
+
+def _write(
+    pairs: Pairs,
+    finals: Sequence[Path],
+    progress: Callable[[Iterable], Iterable],
+    skip_bad: bool,
+    surplus: int,
+) -> list[str]:
+    doomed = bool(pairs.problems) and not skip_bad  # then the images are checked for the message alone
+    if not doomed:
+        _reopen_half_published(finals)
+    for final in finals:
+        if final.exists():
+            raise InputError(f'{final} is there already; delete it first, or give another --out')
+    if not doomed:
+        _check_room(pairs, finals[0].parent)
+    left_out, problems = [], []
+    writers: list[StoreWriter] = []
+    try:
+        if not doomed:
+            for final, side in zip(finals, (pairs.inputs, pairs.targets), strict=True):
+                writers.append(StoreWriter(final, [byte_size(file) for file in side.values()]))
+        # an error must not close an environment that a loading thread reads
+        with contextlib.closing(_load_ahead(pairs, writers, progress)) as loaded_pairs:
+            for stem, loaded in zip(pairs.inputs, loaded_pairs, strict=True):
+                if loaded.unequal and len(left_out) < surplus:
+                    left_out += loaded.problems
+                    continue
+                problems += loaded.problems
+                if doomed or loaded.problems or (problems and not skip_bad):
+                    continue
+                for writer, file, data, shape in zip(
+                    writers, (pairs.inputs[stem], pairs.targets[stem]), loaded.data, loaded.shapes, strict=True
+                ):
+                    writer.put(Entry(stem, file.name, shape), data)
+        problems = pairs.problems + problems
+        if problems and not skip_bad:
+            raise InputError(f'{len(problems)} problems:\n  ' + '\n  '.join(problems) + f'\n{SKIP_REMEDY}')
+        if not writers[0].entries:
+            raise InputError(f'{finals[0].parent}: no pair can be used:\n  ' + '\n  '.join(problems))
+        for writer in writers:
+            writer.finish()
+    except InputError:
+        for writer in writers:
+            writer.discard()
+        raise
+    finally:
+        for writer in writers:
+            writer.close()
+    for writer in writers:
+        writer.publish()
+    return left_out + problems
+
+
+def _part(final: Path) -> Path:
+    return final.with_name(final.name + PART_SUFFIX)
+
+
+def _reopen_half_published(finals: Sequence[Path]) -> None:
+    """After a kill between the two renames one store is whole and the other still a part: go on with both."""
+    for whole, other in (finals, finals[::-1]):
+        if whole.exists() and not _part(whole).exists() and _part(other).exists() and not other.exists():
+            os.replace(whole, _part(whole))
+
+
+def _check_room(pairs: Pairs, folder: Path) -> None:
+    """Tell before the work that a disk is too small; what an interrupted run has stored counts as room."""
+    files = (*pairs.inputs.values(), *pairs.targets.values())
+    needed = sum(-(-byte_size(file) // PAGE) * PAGE for file in files)
+    stored = sum(path.stat().st_size for side in SIDES for path in folder.glob(f'{side}.lmdb{PART_SUFFIX}/data.mdb'))
+    free = shutil.disk_usage(folder).free
+    if free + stored < needed:
+        raise InputError(
+            f'{folder}: {free >> 20} MiB are free on its disk and {needed - stored >> 20} MiB are needed; '
+            'make room, or give another --out'
+        )
+
+
+@dataclass
+class _Loaded:
+    data: list[bytes]
+    shapes: list[tuple[int, int, int]]
+    problems: list[str]
+    unequal: bool = False
+
+
+def _load_ahead(
+    pairs: Pairs, writers: Sequence[StoreWriter], progress: Callable[[Iterable], Iterable]
+) -> Iterator[_Loaded]:
+    """Read and check the pairs on all cores, in order, a bounded number ahead of the writer."""
+
+    def load(stem: str) -> _Loaded:
+        return _load(stem, (pairs.inputs[stem], pairs.targets[stem]), writers)
+
+    workers = os.cpu_count() or 1
+    with ThreadPoolExecutor(workers) as pool:
+        waiting = []
+        stems = list(pairs.inputs)
+        upcoming = iter(stems)
+        for _ in progress(stems):
+            while len(waiting) < workers * 4 and (stem := next(upcoming, None)) is not None:
+                waiting.append(pool.submit(load, stem))
+            yield waiting.pop(0).result()
+
+
+def _load(stem: str, files: Sequence[ImageFile], writers: Sequence[StoreWriter] = ()) -> _Loaded:
+    loaded = _Loaded([], [], [])
+    for file, writer in zip(files, writers or (None, None), strict=True):
+        try:
+            data = file.read_bytes()
+            known = writer.known_shape(stem, data) if writer else None
+            shape = known or decode_image(data, str(file)).shape
+        except OSError as error:
+            loaded.problems.append(f'{file}: cannot be read ({error.strerror or error})')
+            continue
+        except InputError as error:
+            loaded.problems.append(str(error))
+            continue
+        loaded.data.append(data)
+        loaded.shapes.append(shape)
+    if len(loaded.shapes) == 2 and loaded.shapes[0] != loaded.shapes[1]:
+        sizes = ' and '.join(f'{w} x {h}' for h, w, _ in loaded.shapes)
+        loaded.problems.append(f'{stem}: input and target have unequal sizes, {sizes}; replace or remove the pair')
+        loaded.unequal = True
+    return loaded
+
+
+def pair_is_usable(stem: str, input_file: ImageFile, target_file: ImageFile) -> bool:
+    """Whether both images of a pair decode and have one size."""
+    return not _load(stem, (input_file, target_file)).problems

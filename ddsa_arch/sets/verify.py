@@ -1,0 +1,77 @@
+"""Tell what is wrong with LMDB stores of images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from ddsa_arch.errors import InputError
+from ddsa_arch.files.images import ImageFile, byte_size, decode_image
+from ddsa_arch.files.lmdb_store import META_NAME, read_entries, read_value, stored_keys, value_sizes
+
+
+def store_problems(path: str | Path, progress: Callable[[Iterable], Iterable] = iter) -> list[str]:
+    """What is wrong with a store: meta_info.txt against the database, and every image decoded.
+
+    Args:
+        path: the folder ``X.lmdb``.
+        progress: wraps the iterable of keys, such as tqdm.
+
+    Returns:
+        One sentence for each problem, naming the key; empty for a sound store.
+    """
+    try:
+        entries, stored = read_entries(path), stored_keys(path)
+    except InputError as error:
+        return [str(error)]
+    problems = [f'{path}: {key!r} is in {META_NAME} but not in data.mdb' for key in entries if key not in stored]
+    problems += [f'{path}: {key!r} is in data.mdb but not in {META_NAME}' for key in sorted(stored - entries.keys())]
+
+    def check(key: str) -> str | None:
+        try:
+            height, width = decode_image(read_value(path, key), f'{path}, {key}').shape[:2]
+        except InputError as error:
+            return str(error)
+        noted = entries[key].shape[:2]
+        if noted != (height, width):
+            return f'{path}, {key}: the image is {width} x {height}, {META_NAME} says {noted[1]} x {noted[0]}'
+        return None
+
+    present = [key for key in entries if key in stored]
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        problems += filter(None, progress(pool.map(check, present)))
+    return problems
+
+
+def pair_problems(input_store: str | Path, target_store: str | Path) -> list[str]:
+    """Where the two sides of a set differ in keys or sizes; empty where each image has an equal partner."""
+    try:
+        inputs, targets = read_entries(input_store), read_entries(target_store)
+    except InputError:
+        return []  # the store's own check names it
+    problems = [f'{key!r} is in {input_store} but not in {target_store}' for key in inputs if key not in targets]
+    problems += [f'{key!r} is in {target_store} but not in {input_store}' for key in targets if key not in inputs]
+    for key, entry in inputs.items():
+        if key in targets and entry.shape[:2] != targets[key].shape[:2]:
+            sizes = ' and '.join(f'{w} x {h}' for h, w, _ in (entry.shape, targets[key].shape))
+            problems.append(f'{key!r}: input and target have unequal sizes, {sizes}')
+    return problems
+
+
+def source_problems(store: str | Path, files: Mapping[str, ImageFile]) -> list[str]:
+    """Where a store differs from the files that it was made of, told by names and sizes in bytes.
+
+    Args:
+        store: a sound store.
+        files: by stem; those that the store lacks are not told.
+    """
+    sizes = value_sizes(store)
+    problems = [f'{store}: {key!r} is not among the files' for key in sizes if key not in files]
+    problems += [
+        f'{store}: {key!r} has {size} bytes and {files[key]} has {byte_size(files[key])}'
+        for key, size in sizes.items()
+        if key in files and byte_size(files[key]) != size
+    ]
+    return problems

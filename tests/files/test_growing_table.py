@@ -1,0 +1,63 @@
+import csv
+
+import pytest
+
+from ddsa_arch.files.growing_table import GrowingTable, read_table
+
+
+def rows_of(path):
+    with path.open(encoding='utf-8', newline='') as file:
+        return list(csv.DictReader(file))
+
+
+def filled(path, count=4):
+    table = GrowingTable(path, 'i', 0)
+    for i in range(1, count + 1):
+        table.append({'i': i, 'loss': i / 10})
+    return table
+
+
+def test_rows_are_on_the_disk_one_by_one(tmp_path):
+    path = tmp_path / 'a.csv'
+    table = filled(path, 1)
+    assert path.read_text(encoding='utf-8') == 'i,loss\n1,0.1\n'
+    table.append({'i': 2, 'loss': 0.2})
+    assert path.read_text(encoding='utf-8') == 'i,loss\n1,0.1\n2,0.2\n'
+
+
+@pytest.mark.parametrize(('last', 'kept'), [(0, 0), (2, 2), (3, 3), (9, 4)])
+def test_what_comes_after_the_last_row_wanted_is_dropped(last, kept, tmp_path):
+    path = tmp_path / 'a.csv'
+    filled(path)
+    GrowingTable(path, 'i', last).append({'i': 10, 'loss': 1})
+    assert [row['i'] for row in rows_of(path)] == [str(i) for i in range(1, kept + 1)] + ['10']
+
+
+@pytest.mark.parametrize('cut', range(1, 8))
+def test_a_torn_last_line_is_dropped(cut, tmp_path):
+    """The file ends anywhere in its last line, `4,0.4\\n`, or just before it."""
+    path = tmp_path / 'a.csv'
+    filled(path)
+    path.write_bytes(path.read_bytes()[:-cut])
+    kept = ['1', '2', '3'] if cut <= 6 else ['1', '2']
+    assert [row['i'] for row in read_table(path)] == kept
+    GrowingTable(path, 'i', 9).append({'i': 10, 'loss': 1})
+    assert [row['i'] for row in rows_of(path)] == [*kept, '10']
+
+
+def test_rows_behind_a_broken_one_are_not_trusted(tmp_path):
+    path = tmp_path / 'a.csv'
+    path.write_bytes(b'i,loss\n1,0.1\n\0\0\0\n3,0.3\n')
+    assert read_table(path) == [{'i': '1', 'loss': '0.1'}]
+
+
+def test_a_new_column_is_empty_in_the_rows_before(tmp_path):
+    path = tmp_path / 'a.csv'
+    filled(path, 1).append({'i': 2, 'loss': 0.2, 'other': 7})
+    assert rows_of(path) == [{'i': '1', 'loss': '0.1', 'other': ''}, {'i': '2', 'loss': '0.2', 'other': '7'}]
+
+
+def test_no_file_has_no_rows(tmp_path):
+    assert read_table(tmp_path / 'none.csv') == []
+    (tmp_path / 'empty.csv').touch()
+    assert read_table(tmp_path / 'empty.csv') == []
