@@ -1,4 +1,4 @@
-"""BasicSR's ``lmdb`` file client on the stores of ``ops.lmdb_store``."""
+"""BasicSR's ``lmdb`` file client on the stores of ``files.lmdb_store``."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 A line of meta_info.txt reads ``NAME.png (H,W,C) 1``; NAME is the key of the value that holds the encoded image.
 Stores written here keep the original bytes of every file (BasicSR's own tool re-encodes JPEG as PNG, four times
 larger), and stock BasicSR reads them. A store is written as ``X.lmdb.part`` and takes its name when it is whole.
-``ops.pair_stores`` makes the two stores of a set from image files.
+``sets.pair_stores`` makes the two stores of a set from image files.
 """
 
 from __future__ import annotations

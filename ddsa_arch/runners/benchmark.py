@@ -74,7 +74,7 @@ def benchmark(
         networks: names of cards or of registered networks, option files, or ``all`` for all cards.
         out: gets ``benchmark.csv``, ``benchmark.md`` and the plots. Made if it is missing.
         sizes: of the image, ``HxW`` in pixels.
-        dtypes: keys of ``benchmark_row.DTYPES``.
+        dtypes: keys of ``benchmarking.row.DTYPES``.
         device: ``cpu``, ``cuda``, or ``auto`` for a GPU if there is one.
         modes: ``inference``, ``training``: a step of the optimiser.
         batch: images of a training step.

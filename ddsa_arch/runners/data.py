@@ -117,7 +117,7 @@ def synthesise(
     copies: int = 1,
     progress: bool = False,
 ) -> int:
-    """Render rain on a folder of clean photos; see ``ops.synthesis.render_pairs``.
+    """Render rain on a folder of clean photos; see ``sets.synthesis.render_pairs``.
 
     Args:
         clean_dir: photos.

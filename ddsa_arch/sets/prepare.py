@@ -47,7 +47,7 @@ def prepare(
     one set does not keep the others from being made.
 
     Args:
-        root: a folder, or a zip archive; see ``ops.layouts``.
+        root: a folder, or a zip archive; see ``sets.layouts``.
         out: folder of the sets, and of ``prepared.csv``.
         sets: names of ``BENCHMARKS``; default: all that are found.
         skip_bad: leave out what is wrong instead of raising, and take what is left.

@@ -110,7 +110,7 @@ def write_tiles(
         tile_size: the largest side of an image, >= 1; None writes whole photos, as a test set wants them.
 
     Returns:
-        The files by stem, as ``ops.synthesis.render_pairs`` takes them.
+        The files by stem, as ``sets.synthesis.render_pairs`` takes them.
 
     Raises:
         InputError: a name that is no file name, an image of another kind, a tile size below 1. Nothing is written.

@@ -78,7 +78,7 @@ def run(
         launcher: ``none``, ``pytorch`` or ``slurm``; torchrun is recognised by itself.
         auto_resume: continue from the newest saved state of the experiment of this name.
         debug: as BasicSR's flag.
-        force_yml: see ``option_files.force``.
+        force_yml: see ``options.loading.force``.
         root: gets ``experiments/``, ``results/`` and ``tb_logger/``; the current directory by default.
         progress: watches a training; one of its own by default.
         allow_missing: test without the sets that are not on the disk.

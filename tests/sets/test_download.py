@@ -14,7 +14,7 @@ from functools import partial
 import pytest
 
 from ddsa_arch.errors import InputError
-from ddsa_arch.runners import cli
+from ddsa_arch.runners import cli, data_download
 from ddsa_arch.sets import download as module
 from ddsa_arch.sets.benchmarks import TEST_SETS, TRAIN_SET, Benchmark
 from ddsa_arch.sets.download import Archive, count_problems, download
@@ -204,14 +204,14 @@ def test_sound_archives_need_no_gdown(out, monkeypatch):
 
 def test_command_tells_what_it_did_and_what_comes_next(server, out, capsys):
     parser = argparse.ArgumentParser()
-    module.add_arguments(parser)
-    assert module.run(parser.parse_args(['--out', str(out)])) == 0
+    data_download.add_arguments(parser)
+    assert data_download.run(parser.parse_args(['--out', str(out)])) == 0
     assert capsys.readouterr().out.splitlines() == [
         f'{out / "train.zip"}: downloaded',
         f'{out / "test.zip"}: downloaded',
         f'next: ddsa data prepare --root {out} --out datasets',
     ]
-    assert module.run(parser.parse_args(['train', '--out', str(out)])) == 0
+    assert data_download.run(parser.parse_args(['train', '--out', str(out)])) == 0
     assert f'{out / "train.zip"}: there already' in capsys.readouterr().out
 
 
@@ -219,8 +219,8 @@ def test_failure_is_one_message_and_exit_code_2(server, out, capsys, monkeypatch
     """By way of the function that every command of ``ddsa`` runs through."""
     server.status = 403
     parser = argparse.ArgumentParser()
-    module.add_arguments(parser)
-    stand_in = types.SimpleNamespace(main=lambda argv: module.run(parser.parse_args(argv)))
+    data_download.add_arguments(parser)
+    stand_in = types.SimpleNamespace(main=lambda argv: data_download.run(parser.parse_args(argv)))
     monkeypatch.setattr(cli.importlib, 'import_module', lambda name: stand_in)
     assert cli.run_main('download', ['--out', str(out)]) == 2
     captured = capsys.readouterr()
