@@ -54,7 +54,7 @@ class DerainModel(SRModel):
     weight files that say how their network was built, atomic files, exact resumes, results as CSV and JSON.
 
     Args:
-        opt: the options of an experiment, as ``ddsa_arch.runners.options`` resolves them.
+        opt: the options of an experiment, as ``ddsa_arch.options.loading`` resolves them.
     """
 
     def __init__(self, opt: dict[str, Any]) -> None:
