@@ -13,8 +13,9 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from ddsa_arch.archs.building import build_network
 from ddsa_arch.archs.cards import CARDS, Card
 from ddsa_arch.errors import InputError, did_you_mean
-from ddsa_arch.options.loading import check_network, import_modules, read_options
+from ddsa_arch.options.loading import check_network, import_modules
 from ddsa_arch.options.parts import part_parameters
+from ddsa_arch.options.reading import read_options
 
 ALL = 'all'
 OPTION_SUFFIXES = ('.yml', '.yaml')

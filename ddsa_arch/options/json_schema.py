@@ -16,8 +16,9 @@ from typing import Any
 
 from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
 
-from ddsa_arch.options.loading import BASE, DELETE, LOADER_KEYS, YAML_SWITCHES
+from ddsa_arch.options.loading import LOADER_KEYS, YAML_SWITCHES
 from ddsa_arch.options.parts import PART_SOURCES, part_parameters, wanted_types
+from ddsa_arch.options.reading import BASE, DELETE
 from ddsa_arch.options.schema import DATASET, OPTIONS, REQUIRED, Key, Named, Part, Section
 
 DRAFT = 'http://json-schema.org/draft-07/schema#'

@@ -1,4 +1,4 @@
-"""Option files: read them, resolve ``_base_``, check every key and name, fill in the defaults."""
+"""Option files: check every key and name, and fill in the defaults."""
 
 from __future__ import annotations
 
@@ -12,76 +12,19 @@ from typing import Any
 
 import yaml
 from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
-from mmengine.config import Config
 
 from ddsa_arch.errors import InputError, did_you_mean
 from ddsa_arch.options.parts import check_part, not_registered
+from ddsa_arch.options.reading import read_options
 from ddsa_arch.options.schema import DATASET, OPTIONS, REQUIRED, Key, Named, Part, Section
 
 NUMBER = re.compile(r'[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?')
-BASE = '_base_'
-DELETE = '_delete_'
 LOADER_KEYS = (
     'name', 'batch_size_per_gpu', 'num_worker_per_gpu', 'dataset_enlarge_ratio', 'persistent_workers', 'pin_memory'
 )  # fmt: skip
 PATH_SIGNS = ('/', '\\')
 YAML_SWITCHES = {False: 'off', True: 'on'}  # YAML 1.1 reads these words as truth values
 MAY_BE_EMPTY = ('path', 'suffix', 'val', 'resume_state')  # read by BasicSR with [], so they must be there
-
-
-# --- reading -----------------------------------------------------------------------------------------------
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """Executes nothing, and refuses a key that stands twice in one section."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):  # such as {{$NAME:default}} without quotes
-                problem = "a section as a key; write '{{$NAME:default}}' in quotes"
-                raise yaml.constructor.ConstructorError(problem=problem, problem_mark=key.start_mark)
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(problem=f'{key.value!r} twice', problem_mark=key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def read_options(path: str | Path) -> dict[str, Any]:
-    """The content of an option file with its ``_base_`` files merged in, unchecked.
-
-    Raises:
-        InputError: a file that is missing or no plain YAML.
-    """
-    _check_yaml_chain(Path(path), ())
-    try:
-        return Config.fromfile(str(path), import_custom_modules=False).to_dict()
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f'{path}: {error.args[0] if error.args else error}') from error
-
-
-def _check_yaml_chain(path: Path, chain: tuple[Path, ...]) -> None:
-    """mmengine's Config loads YAML with a loader that runs code, so each file is read safely first."""
-    if path.resolve() in chain:
-        raise InputError(f'{path}: {BASE} leads back to itself')
-    named_in = f', named by {BASE} in {chain[-1]}' if chain else ''
-    if path.suffix not in ('.yml', '.yaml') or not path.is_file():
-        raise InputError(f'no option file {path}{named_in} (a .yml file)')
-    try:
-        content = yaml.load(path.read_text(encoding='utf-8'), _StrictLoader)  # noqa: S506 (a SafeLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f'{path}: not plain YAML: {" ".join(str(error).split())}') from error
-    if not isinstance(content, dict):
-        raise InputError(f'{path}: holds {type(content).__name__}, wanted "key: value" lines')
-    unknown = [key for key in content if not isinstance(key, str)]
-    if unknown:
-        raise InputError(f'{path}: unknown key {unknown[0]!r}{did_you_mean(str(unknown[0]), OPTIONS)}')
-    bases = content.get(BASE, [])
-    bases = bases if isinstance(bases, list) else [bases]
-    if not all(isinstance(base, str) for base in bases):
-        raise InputError(f'{path}: {BASE}: {content[BASE]!r}, wanted a file or a list of files')
-    for base in bases:
-        _check_yaml_chain(path.parent / base, (*chain, path.resolve()))
 
 
 def force(options: dict[str, Any], entries: Sequence[str]) -> None:

@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Sequence
 
 from ddsa_arch.options.json_schema import json_schema
-from ddsa_arch.options.loading import load_options, read_options, to_yaml
+from ddsa_arch.options.loading import load_options, to_yaml
+from ddsa_arch.options.reading import read_options
 from ddsa_arch.options.reference import reference
 
 

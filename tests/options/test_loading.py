@@ -13,7 +13,8 @@ from ddsa_arch.errors import InputError
 from ddsa_arch.losses import vgg_loss
 from ddsa_arch.models.optimisation import build_schedulers
 from ddsa_arch.models.restore import PLAIN, Recipe
-from ddsa_arch.options.loading import coerce_numbers, force, load_options, read_options, to_yaml
+from ddsa_arch.options.loading import coerce_numbers, force, load_options, to_yaml
+from ddsa_arch.options.reading import read_options
 from ddsa_arch.options.reference import reference
 from ddsa_arch.runners.cli import main
 from ddsa_arch.training.preflight import _check_losses, _check_training
