@@ -17,10 +17,14 @@ WEIGHTS = (Tensor, nn.Parameter)  # other kinds, such as quantised ones, compute
 
 
 def unobserved(x: Tensor) -> bool:
-    """Whether no compiler, tracer, counter or hook for all modules looks at what is computed from ``x`` now."""
+    """Whether no compiler, tracer, counter or hook for all modules looks at what is computed from ``x`` now.
+
+    What another thread does does not count. So torch.compiler.is_compiling() is not asked, which is true in all threads
+    while one of them exports; an exporter of this thread is known by its tensors and its mode.
+    """
     return (
         type(x) is Tensor
-        and not torch.compiler.is_compiling()
+        and not torch.compiler.is_dynamo_compiling()
         and not torch.jit.is_tracing()
         and torch._C._functorch.peek_interpreter_stack() is None
         and not _get_current_dispatch_mode_stack()
