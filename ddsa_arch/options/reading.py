@@ -135,6 +135,8 @@ def _text(path: Path, chain: tuple[Path, ...]) -> str:
         if path.stat().st_size > LARGEST_FILE:
             raise InputError(f'{path}: larger than {LARGEST_FILE >> 20} MiB, which no option file is')
         return path.read_text(encoding='utf-8-sig')
+    except InputError:
+        raise
     except UnicodeDecodeError as error:
         raise InputError(f'{path}: not plain YAML: its encoding is not UTF-8; save it as UTF-8') from error
     except (OSError, RuntimeError, ValueError) as error:  # such as links in a circle, or names that no disk takes
