@@ -18,6 +18,7 @@ from ddsa_arch.fast.memory_format import layout
 from ddsa_arch.fast.strips import Strip, StripPlan, plan_of, strips
 
 HALO = 6  # pixels that two 7x7 convolutions, one after the other, see around each
+SEPARABLE = (1, 3, 5, 7)  # kernels of the first experts
 TAKEN_APART = 7  # columns from which on a dilated kernel is taken apart
 
 
@@ -84,9 +85,6 @@ def _expert_obstacle(expert: nn.Module, place: int) -> str | None:
         or conv_obstacle(op[3], name, kernel, groups=None)
         or conv_obstacle(op[4], name, 1)
     )
-
-
-SEPARABLE = (1, 3, 5, 7)  # kernels of the first experts
 
 
 def dilated_obstacle(expert: drsformer_arch.DilatedConv) -> str | None:
