@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import pickle
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,44 +31,116 @@ WRAPPERS = ('params_ema', 'params', 'state_dict')  # BasicSR's averaged and plai
 PARALLEL_PREFIX = 'module.'  # left by DataParallel
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A weight file as it is, on the CPU. Nothing in it is executed.
+@dataclass(frozen=True)
+class WeightFile:
+    """A weight file, read and hashed once.
+
+    Attributes:
+        path: where it lies.
+        checkpoint: what it holds, on the CPU.
+        sha256: the digest of the file, in hexadecimal.
+    """
+
+    path: Path
+    checkpoint: dict[str, Any]
+    sha256: str
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """The block that tells what the file holds: options, data, scores, licence; empty where it has none."""
+        return _about(self.checkpoint)
+
+    def key(self, wanted: str | None = None) -> str | None:
+        """The wrapper of the weights inside the file, None for its root.
+
+        Args:
+            wanted: the wrapper to take. None, or one of ``params_ema``, ``params``, ``state_dict`` that is not there,
+                takes the first of these that is, or else the root.
+
+        Raises:
+            InputError: another wrapper was asked for, and is not there.
+        """
+        if wanted is not None and wanted in self.checkpoint:
+            return wanted
+        if wanted is not None and wanted not in WRAPPERS:
+            raise InputError(
+                f'weights: {self.path} has no {wanted!r}; it holds {some(sorted(map(str, self.checkpoint)))}'
+            )
+        return next((k for k in WRAPPERS if isinstance(self.checkpoint.get(k), Mapping)), None)
+
+    def state_dict(self, key: str | None = None) -> dict[str, Tensor]:
+        """The weights by their names, without a ``module.`` prefix.
+
+        Args:
+            key: see ``key``.
+
+        Raises:
+            InputError: the wrapper is not there, or holds no tensors.
+        """
+        key = self.key(key)
+        state = self.checkpoint if key is None else self.checkpoint[key]
+        tensors = {k.removeprefix(PARALLEL_PREFIX): v for k, v in state.items() if isinstance(v, Tensor)}
+        if not tensors:
+            raise InputError(f'weights: {self.path} holds no tensors under {key or "its root"}')
+        return tensors
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What ``load_weights`` took from a file.
+
+    Attributes:
+        key: the wrapper inside the file, None for its root.
+        taken: number of tensors of the network that got their values from the file.
+        random: names of those that kept the values they had, as the file does not hold them in this shape.
+    """
+
+    key: str | None
+    taken: int
+    random: tuple[str, ...]
+
+
+def read_weights(path: str | Path) -> WeightFile:
+    """Read a weight file onto the CPU. Nothing in it is executed.
 
     Raises:
         InputError: no such file, cut off, or not made of plain tensors.
     """
-    if not Path(path).is_file():
+    path = Path(path)
+    if not path.is_file():
         raise InputError(f'weights: no file {path}')
     try:
-        checkpoint = _read_safetensors(path) if Path(path).suffix == SAFETENSORS else _read_pickle(path)
+        data = path.read_bytes()
+        checkpoint = _read_safetensors(data) if path.suffix == SAFETENSORS else _read_pickle(data)
     except UNREADABLE as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f'weights: {path} cannot be read ({reason}); download it or save it again') from error
     if not isinstance(checkpoint, Mapping):
         raise InputError(f'weights: {path} holds a {type(checkpoint).__name__}, wanted a dictionary of tensors')
-    checksum = about_weights(checkpoint).get(CHECKSUM)
-    if checksum and checksum != state_checksum(state_dict_of(checkpoint, path)):
+    file = WeightFile(path, dict(checkpoint), hashlib.sha256(data).hexdigest())
+    checksum = file.about.get(CHECKSUM)
+    if checksum and checksum != state_checksum(file.state_dict()):
         raise InputError(f'weights: {path} is damaged, its tensors do not have the SHA-256 that it names; get it again')
-    return dict(checkpoint)
+    return file
 
 
-def _read_pickle(path: str | Path) -> Any:
-    return torch.load(path, map_location='cpu', weights_only=True)
+def _read_pickle(data: bytes) -> Any:
+    return torch.load(io.BytesIO(data), map_location='cpu', weights_only=True)
 
 
-def _read_safetensors(path: str | Path) -> dict[str, Any]:
-    with safetensors.safe_open(path, 'pt') as file:
-        block = json.loads((file.metadata() or {}).get(BLOCK, '{}'))
-        checkpoint = {'params': {key: file.get_tensor(key) for key in file.keys()}}  # noqa: SIM118
+def _read_safetensors(data: bytes) -> dict[str, Any]:
+    tensors = safetensors.torch.load(data)  # checks the header, which is JSON behind its length in 8 bytes
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], 'little')])
+    block = json.loads(header.get('__metadata__', {}).get(BLOCK, '{}'))
     if not isinstance(block, dict):
         raise ValueError(f'its metadata {BLOCK} is no JSON object')
+    checkpoint: dict[str, Any] = {'params': tensors}
     if 'network_g' in block:
         checkpoint['network_g'] = block.pop('network_g')
     return checkpoint | ({BLOCK: block} if block else {})
 
 
-def about_weights(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """The block of a checkpoint that tells what it holds: options, data, scores, licence; empty where it has none."""
+def _about(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     block = checkpoint.get(BLOCK)
     return dict(block) if isinstance(block, Mapping) else {}
 
@@ -121,62 +195,42 @@ def state_checksum(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def state_dict_of(checkpoint: Mapping[str, Any], path: str | Path, key: str | None = None) -> dict[str, Tensor]:
-    """The state dict inside a checkpoint, without a ``module.`` prefix.
-
-    Args:
-        checkpoint: from ``read_checkpoint``.
-        path: its file, for the message.
-        key: the wrapper to take. None, or one of ``params_ema``, ``params``, ``state_dict`` that is not there, takes
-            the first of these that is, or else the checkpoint itself.
-
-    Raises:
-        InputError: the wrapper is not there, or holds no tensors.
-    """
-    wrappers = [k for k in WRAPPERS if isinstance(checkpoint.get(k), Mapping)]
-    if key not in checkpoint:
-        if key is not None and key not in WRAPPERS:
-            raise InputError(f'weights: {path} has no {key!r}; it holds {some(sorted(map(str, checkpoint)))}')
-        key = wrappers[0] if wrappers else None
-    state = checkpoint if key is None else checkpoint[key]
-    tensors = {k.removeprefix(PARALLEL_PREFIX): v for k, v in state.items() if isinstance(v, Tensor)}
-    if not tensors:
-        raise InputError(f'weights: {path} holds no tensors under {key or "its root"}')
-    return tensors
-
-
-def load_weights(net: nn.Module, path: str | Path, key: str | None = None, strict: bool = True) -> None:
-    """Load a weight file into a network.
+def load_weights(
+    net: nn.Module, weights: WeightFile | str | Path, key: str | None = None, strict: bool = True
+) -> Loaded:
+    """Load weights into a network.
 
     Args:
         net: any network; not changed when the file does not fit and ``strict`` is set.
-        path: the file.
-        key: see ``state_dict_of``.
+        weights: the file, or its path.
+        key: see ``WeightFile.key``.
         strict: False loads what fits by name and shape, as long as there is anything.
+
+    Returns:
+        What was taken from the file.
 
     Raises:
         InputError: naming what is missing, left over or of another shape.
     """
-    loaded = state_dict_of(read_checkpoint(path), path, key)
+    file = weights if isinstance(weights, WeightFile) else read_weights(weights)
+    loaded = file.state_dict(key)
     wanted = net.state_dict()
     # batch norms that were saved before PyTorch 0.4.1 have no such counter, and nothing here reads it
     loaded |= {k: v for k, v in wanted.items() if k.endswith('.num_batches_tracked') and k not in loaded}
     missing = sorted(wanted.keys() - loaded.keys())
     surplus = sorted(loaded.keys() - wanted.keys())
-    unequal = [
-        f'{k} ({tuple(loaded[k].shape)}, wanted {tuple(wanted[k].shape)})'
-        for k in sorted(wanted.keys() & loaded.keys())
-        if loaded[k].shape != wanted[k].shape
-    ]
+    unequal = [k for k in sorted(wanted.keys() & loaded.keys()) if loaded[k].shape != wanted[k].shape]
     fitting = {k: v for k, v in loaded.items() if k in wanted and v.shape == wanted[k].shape}
     if (strict and (missing or surplus or unequal)) or not fitting:
+        shapes = [f'{k} ({tuple(loaded[k].shape)}, wanted {tuple(wanted[k].shape)})' for k in unequal]
         parts = [
             f'{len(names)} {kind}: {some(names)}'
-            for kind, names in (('missing', missing), ('not of this network', surplus), ('of another shape', unequal))
+            for kind, names in (('missing', missing), ('not of this network', surplus), ('of another shape', shapes))
             if names
         ]
         raise InputError(
-            f'weights: {path} does not fit {type(net).__name__}: {"; ".join(parts)}. '
+            f'weights: {file.path} does not fit {type(net).__name__}: {"; ".join(parts)}. '
             'Check the type and the arguments of network_g'
         )
     net.load_state_dict(fitting, strict=False)
+    return Loaded(file.key(key), len(fitting), tuple(sorted({*missing, *unequal})))

@@ -76,7 +76,13 @@ class Networks:
         return derainer
 
 
-def derain_photo(derainer: Derainer, photo: str | Path, folder: str | Path, ensemble: int = 1) -> Pair:
+def derain_photo(
+    derainer: Derainer,
+    photo: str | Path,
+    folder: str | Path,
+    ensemble: int = 1,
+    progress: Callable[[float], None] | None = None,
+) -> Pair:
     """Derain a photo into a new folder.
 
     Args:
@@ -84,14 +90,14 @@ def derain_photo(derainer: Derainer, photo: str | Path, folder: str | Path, ense
         photo: a file of any format that Pillow reads, of 8 or 16 bits.
         folder: where the new folder is made.
         ensemble: see ``Derainer``.
+        progress: see ``Derainer.__call__``.
 
     Raises:
         InputError: the file cannot be read, or the network cannot do it. Its message names the file without folders.
     """
     rainy = _read(photo)
-    derainer.ensemble = ensemble
     start = time.perf_counter()
-    derained = rainy.with_pixels(derainer(rainy.pixels))
+    derained = rainy.with_pixels(derainer(rainy.pixels, ensemble=ensemble, progress=progress))
     seconds = time.perf_counter() - start
     target = Path(tempfile.mkdtemp(dir=folder))
     stem = Path(photo).stem
@@ -179,8 +185,10 @@ def build_demo(
                 progress(0.05, desc='loading the network')
                 derainer = networks[name]
                 progress(0.2, desc='removing the rain')
-                derainer.progress = lambda done: progress(0.2 + 0.75 * done, desc='removing the rain')
-                pair = derain_photo(derainer, path, page.GRADIO_CACHE, FLIPS if flips else 1)
+                pair = derain_photo(
+                    derainer, path, page.GRADIO_CACHE, FLIPS if flips else 1,
+                    lambda done: progress(0.2 + 0.75 * done, desc='removing the rain'),
+                )  # fmt: skip
                 progress(1.0, desc='done')
             label = f'Download the result ({_size(pair.after)}, PNG)'
             return (

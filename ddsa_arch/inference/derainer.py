@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ddsa_arch.archs.building import build_network
-from ddsa_arch.archs.weights import load_weights, read_checkpoint
+from ddsa_arch.archs.weights import WeightFile, load_weights, read_weights
 from ddsa_arch.errors import InputError, did_you_mean
 from ddsa_arch.fast import accelerate
 from ddsa_arch.inference.exported import ExportedNetwork, device_for_onnx, is_exported, is_onnx, load_exported
@@ -37,6 +37,13 @@ HALF = {'cuda': torch.float16, 'mps': torch.float16}  # elsewhere bfloat16
 Picture = TypeVar('Picture', np.ndarray, Tensor, Image.Image)
 
 
+class _Call(NamedTuple):
+    """What one call asks for."""
+
+    ensemble: int
+    progress: Callable[[float], None] | None
+
+
 class Derainer:
     """Removes rain from images in memory.
 
@@ -51,13 +58,11 @@ class Derainer:
         half: compute in 16 bits by autocast, float16 on GPUs and bfloat16 on CPUs. What fails in it or is not finite
             is computed again in float32. Not for ONNX.
         tile: ``auto`` takes the whole image where memory is enough, else overlapping tiles as large as fit; a number
-            is the side of the tiles in pixels; None takes the whole image, come what may.
+            is the side of the tiles in pixels; None takes the whole image, even if memory runs out.
         ensemble: 1, or the mean over the 4 flips of an image, or over its 8 flips and quarter turns, at so many times
             the cost. 8 is for networks that were trained on turned images: to others rain that falls sideways is none.
         fast: let the network run its fast execution, see ``ddsa_arch.fast``; False takes the paper's order of
             operations, which gives the same to rounding, in more time and memory.
-        progress: called now and then while an image of more than a megapixel is derained, with the part that is done,
-            rising to 1.
 
     Attributes:
         net: the network, in evaluation mode.
@@ -76,7 +81,6 @@ class Derainer:
         tile: int | str | None = AUTO,
         ensemble: int = 1,
         fast: bool = True,
-        progress: Callable[[float], None] | None = None,
     ) -> None:
         self.device = choose_device(device)
         if weights is not None and is_onnx(weights):
@@ -88,14 +92,20 @@ class Derainer:
         self.net = net if exported else net.to(self.device, memory_format=torch.channels_last)
         if fast:
             accelerate(self.net)
-        if type(ensemble) is not int or ensemble not in ENSEMBLES:
-            raise InputError(f'ensemble: {ensemble!r}; wanted one of {", ".join(map(str, ENSEMBLES))}')
-        self.half, self.ensemble, self.progress, self.notes = half, ensemble, progress, []
+        self.half, self.ensemble = half, _checked_ensemble(ensemble)
+        self.notes: list[str] = []
         self.tile = _checked_tile(tile, self.net)
         self._memory: ImageMemory | None = None
         self._reporter: ImageProgress | None = None
 
-    def __call__(self, image: Picture | Sequence[Picture], bgr: bool = False) -> Picture | list[Picture]:
+    def __call__(
+        self,
+        image: Picture | Sequence[Picture],
+        bgr: bool = False,
+        *,
+        ensemble: int | None = None,
+        progress: Callable[[float], None] | None = None,
+    ) -> Picture | list[Picture]:
         """Derain one image, a batch, or a list of images.
 
         Args:
@@ -107,6 +117,9 @@ class Derainer:
                 * a tensor (3, H, W) or (B, 3, H, W), uint8 or floating point in [0, 1], RGB, on any device;
                 * a list of any of these, of any sizes.
             bgr: arrays are BGR, as OpenCV has them.
+            ensemble: for this call, instead of the one that the object was made with.
+            progress: called now and then while an image of more than a megapixel is derained, with the part of it that
+                is done, rising to 1.
 
         Returns:
             The same kind, shape, type, range and device.
@@ -114,60 +127,64 @@ class Derainer:
         Raises:
             InputError: something else, or values outside the range.
         """
+        call = _Call(self.ensemble if ensemble is None else _checked_ensemble(ensemble), progress)
         if isinstance(image, list | tuple):
-            return [self(one, bgr) for one in image]
+            return [self._one(one, bgr, call) for one in image]
+        return self._one(image, bgr, call)
+
+    def _one(self, image: Picture, bgr: bool, call: _Call) -> Picture:
         if isinstance(image, Tensor):
-            return self._tensor(image)
+            return self._tensor(image, call)
         if isinstance(image, Image.Image):
             if image.mode not in ('L', 'LA', 'RGB', 'RGBA'):
                 image = image.convert('RGB')
-            return Image.fromarray(self._array(np.asarray(image)))
+            return Image.fromarray(self._array(np.asarray(image), False, call))
         if isinstance(image, np.ndarray):
             if image.ndim == 4:
-                return np.stack([self._array(one, bgr) for one in image]) if len(image) else image.copy()
-            return self._array(image, bgr)
+                return np.stack([self._array(one, bgr, call) for one in image]) if len(image) else image.copy()
+            return self._array(image, bgr, call)
         raise InputError(f'an image is an array, a PIL image or a tensor, not a {type(image).__name__}')
 
-    def _array(self, image: np.ndarray, bgr: bool = False) -> np.ndarray:
+    def _array(self, image: np.ndarray, bgr: bool, call: _Call) -> np.ndarray:
         rgb, alpha = to_rgb(image, bgr)
-        derained = self._run(torch.from_numpy(rgb.transpose(2, 0, 1)[None]))[0]
+        derained = self._run(torch.from_numpy(rgb.transpose(2, 0, 1)[None]), call)[0]
         return from_rgb(derained.permute(1, 2, 0).numpy(), image, alpha, bgr)
 
-    def _tensor(self, image: Tensor) -> Tensor:
+    def _tensor(self, image: Tensor, call: _Call) -> Tensor:
         if image.ndim not in (3, 4) or image.shape[-3] != 3:
             raise InputError(f'a tensor of shape {tuple(image.shape)} is no image; wanted (3, H, W) or (B, 3, H, W)')
         batch = image if image.ndim == 4 else image[None]
         if image.dtype == torch.bfloat16:
             raise InputError('a tensor of bfloat16 is no image; give float32, and half=True for speed')
         arrays = [one.permute(1, 2, 0).cpu().numpy() for one in batch]
-        results = [torch.from_numpy(self._array(one)).permute(2, 0, 1) for one in arrays]
+        results = [torch.from_numpy(self._array(one, False, call)).permute(2, 0, 1) for one in arrays]
         derained = torch.stack(results) if results else torch.empty_like(batch)
         return derained.reshape(image.shape).to(image.device)
 
-    def _run(self, rain: Tensor) -> Tensor:
+    def _run(self, rain: Tensor, call: _Call) -> Tensor:
         """(1, 3, H, W) float32 on the CPU in [0, 1] -> the same, clamped."""
         tile = self._tile_for(rain)
 
         def run(image: Tensor) -> Tensor:
             return self._in_tiles(image, tile)
 
-        with self._reporting(rain, tile):
-            out = _ensemble(run, rain, self.ensemble)
+        with self._reporting(rain, tile, call):
+            out = _ensemble(run, rain, call.ensemble)
         if not bool(out.isfinite().all()):
             raise InputError('the network gives numbers that are not finite; are these weights whole?')
         return out.clamp(0, 1)
 
     @contextlib.contextmanager
-    def _reporting(self, rain: Tensor, tile: int | None) -> Iterator[None]:
+    def _reporting(self, rain: Tensor, tile: int | None, call: _Call) -> Iterator[None]:
         """Report how far the network is with an image, if anybody listens and the image is large."""
         height, width = rain.shape[-2:]
-        if self.progress is None or height * width < REPORTED:
+        if call.progress is None or height * width < REPORTED:
             yield
             return
         if self._reporter is None:
             self._reporter = ImageProgress(self.net, self.device)
         pixels = tiled_pixels(height, width, tile, OVERLAP) if tile else height * width
-        with self._reporter.reporting(pixels * self.ensemble, self.progress):
+        with self._reporter.reporting(pixels * call.ensemble, call.progress):
             yield
 
     def _in_tiles(self, rain: Tensor, tile: int | None) -> Tensor:
@@ -245,30 +262,33 @@ def load_derainer_network(
         if network is not None:
             raise InputError(f'network: {path} holds its network already; leave the name out')
         return load_exported(path, device)
-    net = build_network(network_section(read_checkpoint(path), path, network))
-    load_weights(net, path)
+    return load_network(read_weights(path), network)
+
+
+def load_network(file: WeightFile, network: str | Mapping[str, Any] | None = None) -> nn.Module:
+    """Build the network of a weight file and load its weights, see ``load_derainer_network``."""
+    net = build_network(network_section(file, network))
+    load_weights(net, file)
     return net
 
 
-def network_section(
-    checkpoint: Mapping[str, Any], path: str | Path, network: str | Mapping[str, Any] | None = None
-) -> Mapping[str, Any]:
+def network_section(file: WeightFile, network: str | Mapping[str, Any] | None = None) -> Mapping[str, Any]:
     """How the network of a weight file is built, ``{type, arguments}``.
 
     Args:
-        checkpoint: from ``read_checkpoint``.
-        path: its file, for the message.
+        file: from ``read_weights``.
         network: see ``Derainer``; takes the place of what the file says.
 
     Raises:
         InputError: nobody says it.
     """
-    section = checkpoint.get('network_g') if network is None else network
+    section = file.checkpoint.get('network_g') if network is None else network
     if isinstance(section, str):
         section = {'type': section}
     if not isinstance(section, Mapping):
         raise InputError(
-            f'{path} does not say how its network is built (no network_g); name it: --network NAME, or network=NAME'
+            f'{file.path} does not say how its network is built (no network_g); '
+            'name it: --network NAME, or network=NAME'
         )
     return section
 
@@ -289,6 +309,12 @@ def choose_device(name: str | torch.device = AUTO) -> torch.device:
         reason = str(error).splitlines()[0]
         raise InputError(f'device {str(name)!r} cannot be used here: {reason}{hint}') from error
     return device
+
+
+def _checked_ensemble(views: int) -> int:
+    if type(views) is not int or views not in ENSEMBLES:
+        raise InputError(f'ensemble: {views!r}; wanted one of {", ".join(map(str, ENSEMBLES))}')
+    return views
 
 
 def _checked_tile(tile: int | str | None, net: nn.Module) -> int | str | None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ddsa_arch.archs.weights import read_checkpoint
+from ddsa_arch.archs.weights import read_weights
 from ddsa_arch.errors import InputError
 from ddsa_arch.files.atomic import atomic_path
 
@@ -56,7 +56,7 @@ def usable_state(path: str | Path, models: str | Path, net: nn.Module) -> dict[s
     parameters = sum(p.requires_grad for p in net.parameters())
     trained = [len(group['params']) for o in state['optimizers'] for group in o['param_groups']]
     weights = weight_file(models, state['iter'])
-    checkpoint = read_checkpoint(weights)
+    checkpoint = read_weights(weights).checkpoint
     shapes = {name: tuple(value.shape) for name, value in checkpoint.get('params', {}).items()}
     if sum(trained) != parameters or shapes != {k: tuple(v.shape) for k, v in net.state_dict().items()}:
         raise InputError(f'{path} is of another network')

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ddsa_arch.archs.building import sharing_tensors
-from ddsa_arch.archs.weights import load_weights
+from ddsa_arch.archs.weights import WeightFile, load_weights, read_weights
 from ddsa_arch.errors import InputError
 from ddsa_arch.fast import accelerate
 from ddsa_arch.models.checkpoints import STATE_SUFFIX, prune, save_whole
@@ -62,9 +62,14 @@ class DerainModel(SRModel):
         self.memory_format = layout
         self.plan = plan_of(opt) if opt['is_train'] else {}
         self.recipe = Recipe(**(opt['val'].get('restore') or {}))
+        self.weight_file: WeightFile | None = None
+        self.loaded: dict[str, Any] | None = None
         super().__init__(opt)
+        self.weight_file = None  # it is as large as the network
         folder = opt['path']['experiments_root'] if self.is_train else opt['path']['results_root']
-        protocol = protocol_block(opt, self.get_bare_model(self.net_g), self.recipe, self.device)
+        protocol = protocol_block(
+            opt, self.get_bare_model(self.net_g), self.recipe, self.device, None if self.is_train else self.loaded
+        )
         self.results = ResultFiles(Path(folder) / 'validation' if self.is_train else folder, protocol)
         self.validated_at: dict[str, Any] = {}
 
@@ -113,8 +118,11 @@ class DerainModel(SRModel):
         self, net: nn.Module, load_path: str, strict: bool = True, param_key: str | None = 'params'
     ) -> None:
         """Load a weight file; InputError names what does not fit."""
-        load_weights(self.get_bare_model(net), load_path, param_key, strict)
-        get_root_logger().info(f'Loaded {load_path} ({param_key})')
+        if self.weight_file is None or self.weight_file.path != Path(load_path):
+            self.weight_file = read_weights(load_path)  # the averaged weights come from the same file
+        loaded = load_weights(self.get_bare_model(net), self.weight_file, param_key, strict)
+        self.loaded = {'file': str(load_path), 'sha256': self.weight_file.sha256, 'key': loaded.key}
+        get_root_logger().info(f'Loaded {load_path} ({loaded.key or "its root"})')
 
     def init_training_settings(self) -> None:
         super().init_training_settings()
@@ -321,10 +329,6 @@ class DerainModel(SRModel):
         if self.step.scaler and 'scaler' in resume_state:
             self.step.scaler.load_state_dict(resume_state['scaler'])
         self.objectives.load_state(resume_state.get('losses', {}))
-        # BasicSR saves before it validates, and the earlier run may have ended in between
-        if resume_state['iter'] % self.opt['val']['val_freq'] == 0:
-            for loader in resume_state.get('val_loaders', ()):
-                self.validation(loader, resume_state['iter'], None, self.opt['val']['save_img'])
 
     def best_results(self) -> dict[str, dict[str, dict[str, Any]]]:
         """The best score so far of each validation set and metric: ``better``, ``val`` and ``iter``."""

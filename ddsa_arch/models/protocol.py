@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import platform
 import sys
 from collections.abc import Collection
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +20,9 @@ PACKAGES = ('torch', 'basicsr', 'numpy', 'opencv-python', 'scipy')
 IMAGES = ('img', 'img2')  # what a metric is called with; all else are its options
 
 
-def protocol_block(opt: dict[str, Any], net: nn.Module, recipe: Recipe, device: torch.device) -> dict[str, Any]:
+def protocol_block(
+    opt: dict[str, Any], net: nn.Module, recipe: Recipe, device: torch.device, weights: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """The protocol of a run, for ``results.json``.
 
     Args:
@@ -30,6 +30,8 @@ def protocol_block(opt: dict[str, Any], net: nn.Module, recipe: Recipe, device: 
         net: that is tested or trained.
         recipe: how images go through it.
         device: where.
+        weights: what a test has loaded: ``file``, ``sha256``, ``key``; None where the network kept those
+            that it was built with.
 
     Returns:
         ``metrics`` and ``metrics_without_target`` with every option, ``restore`` with the padding and tiling that the
@@ -37,7 +39,6 @@ def protocol_block(opt: dict[str, Any], net: nn.Module, recipe: Recipe, device: 
         the results), ``missing_sets``, ``versions``, ``device``, ``dtype``.
     """
     val = opt['val']
-    weights = None if opt['is_train'] else weights_block(opt['path'])
     return {
         'metrics': metrics_block(val.get('metrics') or {}),
         'metrics_without_target': metrics_block(val.get('metrics_without_target') or {}),
@@ -90,23 +91,6 @@ def metrics_block(metrics: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any
         defaults = {k: p.default for k, p in parameters.items() if k not in IMAGES and p.default is not p.empty}
         block[name] = {**defaults, **options}
     return block
-
-
-def weights_block(paths: dict[str, Any]) -> dict[str, Any] | None:
-    """Which weights are tested; None for those that the network was built with."""
-    file = paths.get('pretrain_network_g')
-    if not file:
-        return None
-    return {'file': str(file), 'sha256': sha256(file), 'key': paths.get('param_key_g')}
-
-
-def sha256(path: str | Path) -> str:
-    """The digest of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with Path(path).open('rb') as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def versions() -> dict[str, str]:

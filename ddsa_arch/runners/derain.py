@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import sys
 import tempfile
@@ -71,7 +72,7 @@ def derain_files(
     Args:
         inputs: image and video files, folders of them and patterns.
         out: made if it is missing.
-        derainer: or what makes it, once the files are found to be there. Its progress goes to the bar meanwhile.
+        derainer: or what makes it, once the files are found to be there.
         image_format: of the results, ``auto`` for that of each image.
         overwrite: replace results that are there.
         compare: write a picture of before and after for each file too.
@@ -85,25 +86,23 @@ def derain_files(
     if not planned.jobs:
         return report
     derainer = derainer if isinstance(derainer, Derainer) else derainer()
-    progress_before = derainer.progress
     pictures = Path(out) / COMPARED if compare else None
     quiet = True if shard[0] else None  # None: where there is no terminal
     how = {'unit': 'file', 'bar_format': BAR, 'smoothing': 0.02}  # parts of an image come in bursts
     with tqdm(total=len(planned.jobs), disable=quiet, **how) as bar:
         for count, (job, read) in enumerate(_read_ahead(planned.jobs)):
-            derainer.progress = None if job.is_video else lambda done, n=count: bar.update(n + done - bar.n)
             try:
                 if job.is_video:
                     notes = _derain_video(derainer, job, pictures, quiet)
                 else:
-                    notes = _derain_photo(derainer, job, read.result(), pictures)
+                    progress = functools.partial(_advance, bar, count)
+                    notes = _derain_photo(derainer, job, read.result(), pictures, progress)
             except (InputError, OSError) as error:
                 report.failed.append((job.source, _reason(error, job)))
             else:
                 report.done.append(job.target)
                 report.notes += [(job.source, note) for note in notes]
-            bar.update(count + 1 - bar.n)
-    derainer.progress = progress_before
+            _advance(bar, count + 1)
     report.notes += [(None, note) for note in derainer.notes]
     return report
 
@@ -119,8 +118,14 @@ def _read_ahead(jobs: Sequence[Job]) -> Iterator[tuple[Job, Future[Photo] | None
                 reads.append(None if following.is_video else pool.submit(read_photo, following.source))
 
 
-def _derain_photo(derainer: Derainer, job: Job, photo: Photo, pictures: Path | None) -> Sequence[str]:
-    derained = photo.with_pixels(derainer(photo.pixels))
+def _advance(bar: tqdm, files: int, part: float = 0.0) -> None:
+    bar.update(files + part - bar.n)
+
+
+def _derain_photo(
+    derainer: Derainer, job: Job, photo: Photo, pictures: Path | None, progress: Callable[[float], None]
+) -> Sequence[str]:
+    derained = photo.with_pixels(derainer(photo.pixels, progress=progress))
     notes = [*photo.notes, *write_photo(job.target, derained)]
     if pictures:
         _write_picture(pictures / f'{job.name}.jpg', _bgr(photo.pixels), _bgr(derained.pixels))

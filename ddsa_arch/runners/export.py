@@ -20,12 +20,12 @@ import yaml
 from torch import Tensor, nn
 
 from ddsa_arch.archs.cards import CARDS
-from ddsa_arch.archs.weights import BLOCK, CHECKSUM, about_weights, read_checkpoint, state_checksum, write_weights
+from ddsa_arch.archs.weights import BLOCK, CHECKSUM, read_weights, state_checksum, write_weights
 from ddsa_arch.benchmarking.networks import choose_networks
 from ddsa_arch.errors import InputError
 from ddsa_arch.files.atomic import atomic_path
 from ddsa_arch.files.tables import markdown_table
-from ddsa_arch.inference.derainer import BUILT_IN, load_derainer_network, network_section
+from ddsa_arch.inference.derainer import BUILT_IN, load_derainer_network, load_network, network_section
 from ddsa_arch.inference.exported import INPUT, OUTPUT, first_line, import_for_export, is_exported, load_exported
 from ddsa_arch.models.restore import final_output
 from ddsa_arch.options.loading import import_modules
@@ -91,10 +91,10 @@ def export(
         raise InputError(f'{out} is there already; --overwrite replaces it')
     for package in ('onnx', 'onnxscript', 'onnxruntime') if export_format == 'onnx' else ():
         import_for_export(package)
-    checkpoint = read_checkpoint(path)
-    section = dict(network_section(checkpoint, path, network))
-    net = load_derainer_network(path, network).eval()
-    told = {**about_weights(checkpoint), **json.loads(json.dumps(dict(about or {}), default=str))}
+    file = read_weights(path)
+    section = dict(network_section(file, network))
+    net = load_network(file, network).eval()
+    told = {**file.about, **json.loads(json.dumps(dict(about or {}), default=str))}
     with atomic_path(out) as part, tempfile.TemporaryDirectory(dir=out.parent, prefix=f'.{out.name}.') as folder:
         made = Path(folder) / out.with_suffix(SUFFIXES[export_format]).name
         if export_format in PROGRAMS:
@@ -237,7 +237,7 @@ def _parity(
 
 
 def _file_checksum(path: Path) -> str:
-    with open(path, 'rb') as file:
+    with path.open('rb') as file:
         digest = hashlib.sha256()
         while block := file.read(2**20):
             digest.update(block)

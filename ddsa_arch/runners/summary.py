@@ -20,8 +20,8 @@ from ddsa_arch.files.images import read_image, write_image
 from ddsa_arch.files.plots import Curve, plot, running_mean, write_plot
 from ddsa_arch.models.kept_images import RAINY, STRIPS, TARGET
 from ddsa_arch.ops.figures import fit_width, side_by_side
-from ddsa_arch.training.pipeline import RESOLVED_NAME
 from ddsa_arch.training.progress import TABLE_FIGURES, TABLE_NAME
+from ddsa_arch.training.resolved import RESOLVED_NAME
 
 FOLDER = 'summary'
 SCORES = Path('validation', 'summary.csv')

@@ -178,7 +178,7 @@ class Trial(Progress):
         first = DataLoader(_FirstImage(dataloader.dataset))
         for iteration in (1, 2):  # the model passes over a set that it has validated at the same iteration
             began = time.perf_counter()
-            self.model_validation(first, iteration, tb_logger, save_img)
+            self.model.validation(first, iteration, tb_logger, save_img)
             seconds = time.perf_counter() - began
             if seconds > QUICK and not self.options['dist']:
                 break
@@ -186,7 +186,7 @@ class Trial(Progress):
 
     def save(self, epoch: int, current_iter: int) -> None:
         began = time.perf_counter()
-        self.model_save(0, self.iteration)
+        self.model.save(0, self.iteration)
         self.saving = time.perf_counter() - began
         paths = self.options['path']
         self.sizes = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -55,15 +55,24 @@ def drop_missing_sets(options: dict[str, Any], allowed: bool) -> None:
     options['missing_sets'] = [options['datasets'].pop(phase)['name'] for phase in missing]
 
 
-def check_run(options: dict[str, Any], world_size: int) -> dict[str, Dataset]:
+class Checked(NamedTuple):
+    """What the check of a run has built.
+
+    Attributes:
+        net: the network, its tensors without memory (fake).
+        sets: the data sets by their ``name``, ready for the pipeline.
+    """
+
+    net: nn.Module
+    sets: dict[str, Dataset]
+
+
+def check_run(options: dict[str, Any], world_size: int) -> Checked:
     """Check devices, files, network, optimiser, metrics, disk and data sets of a run.
 
     Args:
         options: from ``load_options``, completed by ``complete``.
         world_size: processes of the run.
-
-    Returns:
-        The data sets by their ``name``, ready for the pipeline.
 
     Raises:
         InputError: one message that names the key or the file.
@@ -75,7 +84,8 @@ def check_run(options: dict[str, Any], world_size: int) -> dict[str, Dataset]:
         path = options['path'].get(key)
         if path and not Path(path).is_file():
             raise InputError(f'path.{key}: no file {path}')
-    net = build_network(options['network_g'], 'meta')
+    stand_in = _StandIn.of(options['network_g'])
+    net = stand_in.net
     if options['is_train']:
         _check_training(options, net)
         _check_disk(options, net)
@@ -88,9 +98,25 @@ def check_run(options: dict[str, Any], world_size: int) -> dict[str, Dataset]:
         built = DATASET_REGISTRY.get(dataset['type'])(dataset)
         sets[dataset['name']] = built
         if dataset['phase'] == 'train':
-            _check_losses(options, built)
+            _check_losses(options, built, stand_in)
             _check_batch(len(built) * dataset.get('dataset_enlarge_ratio', 1), dataset, options, world_size)
-    return sets
+    return Checked(net, sets)
+
+
+class _StandIn(NamedTuple):
+    """A network whose tensors have shapes alone, and the mode in which it computes shapes."""
+
+    net: nn.Module
+    mode: FakeTensorMode
+
+    @classmethod
+    def of(cls, network_g: dict[str, Any]) -> _StandIn:
+        mode = FakeTensorMode(allow_non_fake_inputs=True)
+        try:
+            with mode:
+                return cls(build_network(network_g), mode)
+        except RuntimeError:  # it looks at values while it is built, such as BasicSR's SwinIR
+            return cls(build_network(network_g), mode)
 
 
 def _check_training(options: dict[str, Any], net: nn.Module) -> None:
@@ -110,7 +136,7 @@ def _check_training(options: dict[str, Any], net: nn.Module) -> None:
         )
 
 
-def _check_losses(options: dict[str, Any], dataset: Dataset) -> None:
+def _check_losses(options: dict[str, Any], dataset: Dataset, stand_in: _StandIn) -> None:
     """Build the losses of this package, and give them what the network gives: shapes alone, nothing is computed."""
     train = options['train']
     sections = {'pixel_opt': train.get('pixel_opt')}
@@ -126,10 +152,9 @@ def _check_losses(options: dict[str, Any], dataset: Dataset) -> None:
     if not losses:
         return
     size = options['datasets']['train'].get('gt_size') or SAMPLE_SHAPE[0]
-    net = build_network(options['network_g'])
-    with FakeTensorMode(allow_non_fake_inputs=True):
+    with stand_in.mode:
         try:
-            outputs = net(torch.zeros(2, getattr(dataset, 'input_channels', 3), size, size))
+            outputs = stand_in.net(torch.zeros(2, getattr(dataset, 'input_channels', 3), size, size))
         except ValueError as error:
             raise InputError(f'datasets.train.gt_size: {size}: {error}') from error
         except RuntimeError:  # a network of the user's that looks at values

@@ -1,7 +1,7 @@
 """What a training tells while it runs: a live bar or plain lines, and ``training.csv``.
 
-BasicSR's train pipeline has no hooks. ``Progress.replacements`` gives it a message logger, a model and prefetchers
-that report to a ``Progress``, which measures speed and waiting from what they report.
+BasicSR's train pipeline has no hooks. A ``Progress`` wraps the model, the prefetcher and the message logger that the
+pipeline works with, and measures speed and waiting from how they are called.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from basicsr.data.prefetch_dataloader import CUDAPrefetcher
-from basicsr.models import build_model
 from basicsr.utils import MessageLogger
 from basicsr.utils.dist_util import master_only
 from torch.utils.data import DataLoader
@@ -104,39 +102,30 @@ class Progress:
         with contextlib.ExitStack() as self.stack:
             yield
 
-    def replacements(self, batches: Callable[[DataLoader], Prefetcher]) -> dict[str, Callable]:
-        """What takes the place of these names of basicsr.train.
+    # --- what BasicSR's pipeline works with --------------------------------------------------------------------
 
-        Args:
-            batches: makes the prefetcher of a loader where BasicSR would take its CPUPrefetcher.
-        """
-        return {
-            'build_model': self._build_model,
-            'MessageLogger': self._message_logger,
-            'CPUPrefetcher': lambda loader: _Watched(batches(loader), self),
-            'CUDAPrefetcher': lambda loader, options: _Watched(CUDAPrefetcher(loader, options), self),
-        }
+    def watched_model(self, model: Any) -> Any:
+        """The model, with its validations and checkpoints timed."""
+        self.model = model
+        return _WatchedModel(model, self)
 
-    # --- what BasicSR's pipeline calls ------------------------------------------------------------------------
+    def watched(self, prefetcher: Prefetcher) -> Prefetcher:
+        """The prefetcher, with its steps and waits counted."""
+        return _Watched(prefetcher, self)
 
-    def _build_model(self, options: dict[str, Any]) -> Any:
-        self.model = build_model(options)
-        self.model_validation, self.model_save = self.model.validation, self.model.save
-        self.model.validation, self.model.save = self.validation, self.save
-        return self.model
-
-    def validation(self, dataloader: DataLoader, current_iter: int, tb_logger: Any, save_img: bool = False) -> None:
-        with self._pause():
-            self.model_validation(dataloader, current_iter, tb_logger, save_img)
-
-    def save(self, epoch: int, current_iter: int) -> None:
-        with self._pause():
-            self.model_save(epoch, current_iter)
-
-    def _message_logger(self, options: dict[str, Any], start_iter: int, tb_logger: Any) -> MessageLogger:
+    def messages(self, options: dict[str, Any], start_iter: int, tb_logger: Any) -> MessageLogger:
+        """BasicSR's message logger with our figures; the training starts now, behind ``start_iter`` steps."""
         messages = _Messages(self, options, start_iter, tb_logger)
         self.start(start_iter)
         return messages
+
+    def validation(self, dataloader: DataLoader, current_iter: int, tb_logger: Any, save_img: bool = False) -> None:
+        with self._pause():
+            self.model.validation(dataloader, current_iter, tb_logger, save_img)
+
+    def save(self, epoch: int, current_iter: int) -> None:
+        with self._pause():
+            self.model.save(epoch, current_iter)
 
     def start(self, iteration: int) -> None:
         """Training begins after this iteration, 0 for none; what earlier runs wrote about later ones is dropped."""
@@ -242,6 +231,16 @@ class Progress:
         if self.first_step is not None and error is None:  # after an error the device may not answer
             self._show()
         self.bar.close()
+
+
+class _WatchedModel:
+    """A model that is asked through a ``Progress`` to validate and to save."""
+
+    def __init__(self, model: Any, progress: Progress) -> None:
+        self._model, self.validation, self.save = model, progress.validation, progress.save
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
 
 
 class _Watched:

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from basicsr.utils.misc import check_resume
+from torch import nn
 
-from ddsa_arch.archs.building import build_network
 from ddsa_arch.errors import InputError
 from ddsa_arch.models.checkpoints import remove_parts, states_by_iteration, usable_state
 from ddsa_arch.models.optimisation import check_plan
 
 
-def resume_state(options: dict[str, Any], report: Callable[[str], None]) -> dict[str, Any] | None:
+def resume_state(options: dict[str, Any], net: nn.Module, report: Callable[[str], None]) -> dict[str, Any] | None:
     """The state to continue from, None to begin anew. ``options['path']`` is set to it.
 
     Stands in for BasicSR's load_resume_state, which asks CUDA for its device even on a CPU, looks for states in
@@ -22,6 +22,7 @@ def resume_state(options: dict[str, Any], report: Callable[[str], None]) -> dict
 
     Args:
         options: of the run, complete.
+        net: its network; shapes are looked at alone.
         report: gets a sentence for each state that cannot be used and is passed over.
 
     Raises:
@@ -32,7 +33,6 @@ def resume_state(options: dict[str, Any], report: Callable[[str], None]) -> dict
     models, states = paths['models'], paths['training_states']
     if options['rank'] == 0:
         remove_parts(models, states)
-    net = build_network(options['network_g'], 'meta')
     for path in states_by_iteration(states).values() if options['auto_resume'] else ():
         try:
             state = usable_state(path, models, net)

@@ -1,11 +1,12 @@
+import hashlib
+
 import pytest
 import torch
 from torch import nn
 
 from ddsa_arch.archs.weights import (
-    about_weights,
     load_weights,
-    read_checkpoint,
+    read_weights,
     state_checksum,
     write_weights,
 )
@@ -22,6 +23,12 @@ def net(value=None):
 
 def state(value):
     return net(value).state_dict()
+
+
+def test_a_file_is_digested_as_its_bytes(tmp_path):
+    path = tmp_path / 'w.pth'
+    torch.save({'params': {'weight': torch.zeros(3)}}, path)
+    assert read_weights(path).sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -67,14 +74,14 @@ def test_what_does_not_fit_is_named_and_nothing_is_changed(tmp_path):
 
 def test_a_file_that_is_missing_cut_off_or_unsafe_is_refused(tmp_path):
     with pytest.raises(InputError, match='no file'):
-        read_checkpoint(tmp_path / 'none.pth')
+        read_weights(tmp_path / 'none.pth')
     torch.save(state(1.0), tmp_path / 'w.pth')
     (tmp_path / 'cut.pth').write_bytes((tmp_path / 'w.pth').read_bytes()[:200])
     with pytest.raises(InputError, match=r'cut\.pth cannot be read'):
-        read_checkpoint(tmp_path / 'cut.pth')
+        read_weights(tmp_path / 'cut.pth')
     torch.save({'params': net()}, tmp_path / 'code.pth')  # a pickled module would run code
     with pytest.raises(InputError, match=r'code\.pth cannot be read'):
-        read_checkpoint(tmp_path / 'code.pth')
+        read_weights(tmp_path / 'code.pth')
 
 
 def test_batch_norms_of_old_files_have_no_counter(tmp_path):
@@ -110,9 +117,10 @@ def test_weights_are_written_with_what_there_is_to_tell(tmp_path, suffix, half):
     network = {'type': 'DDSANet', 'dim': 16, 'blocks': [1, 1, 2, 2, 2]}
     path = tmp_path / f'w{suffix}'
     write_weights(path, state(0.1), network, about, half)
-    checkpoint = read_checkpoint(path)
+    file = read_weights(path)
+    checkpoint = file.checkpoint
     assert checkpoint['network_g'] == network
-    told = about_weights(checkpoint)
+    told = file.about
     assert {k: told[k] for k in about} == about
     assert len(told['sha256']) == 64
     assert next(iter(checkpoint['params'].values())).dtype == (torch.float16 if half else torch.float32)
@@ -125,7 +133,7 @@ def test_weights_are_written_with_what_there_is_to_tell(tmp_path, suffix, half):
 def test_the_checksum_is_that_of_the_weights_alone(tmp_path):
     for name in ('a.pth', 'b.safetensors'):
         write_weights(tmp_path / name, state(1.0), {'type': 'A'}, {'name': name})
-    first, second = (about_weights(read_checkpoint(tmp_path / n))['sha256'] for n in ('a.pth', 'b.safetensors'))
+    first, second = (read_weights(tmp_path / n).about['sha256'] for n in ('a.pth', 'b.safetensors'))
     assert first == second
     assert first != state_checksum(state(2.0))
 
@@ -139,10 +147,10 @@ def test_damaged_weights_are_named(tmp_path, suffix):
     data[at : at + 4] = torch.tensor(3.0).numpy().tobytes()
     path.write_bytes(data)
     with pytest.raises(InputError, match=r'w\.\w+ (is damaged|cannot be read)'):
-        read_checkpoint(path)
+        read_weights(path)
     path.write_bytes(data[:100])
     with pytest.raises(InputError, match=r'w\.\w+ cannot be read'):
-        read_checkpoint(path)
+        read_weights(path)
 
 
 def test_what_cannot_be_stored_is_named(tmp_path):

@@ -42,7 +42,7 @@ def large(monkeypatch):
 
 def test_each_tile_counts_as_much(weights, large):
     reports = []
-    Derainer(weights, device='cpu', tile=64, progress=reports.append)(large)
+    Derainer(weights, device='cpu', tile=64)(large, progress=reports.append)
     tiles = 3 * 4  # of 64 pixels every 32
     assert reports == pytest.approx([(k + 1) / tiles for k in range(tiles)])
 
@@ -50,13 +50,13 @@ def test_each_tile_counts_as_much(weights, large):
 @pytest.mark.parametrize('views', [4, 8])
 def test_each_view_of_an_ensemble_counts_as_much(weights, large, views):
     reports = []
-    Derainer(weights, device='cpu', tile=None, ensemble=views, progress=reports.append)(large)
+    Derainer(weights, device='cpu', tile=None)(large, ensemble=views, progress=reports.append)
     assert reports == pytest.approx([(k + 1) / views for k in range(views)])
 
 
 def test_small_images_are_not_reported(weights, large):
     reports = []
-    Derainer(weights, device='cpu', progress=reports.append)(large[:-1])
+    Derainer(weights, device='cpu')(large[:-1], progress=reports.append)
     assert reports == []
 
 

@@ -44,7 +44,7 @@ def check(path, auto_resume=False):
     options = load_options(path, True)
     complete(options, path.parent, True, auto_resume, False)
     options['dist'] = False
-    return check_run(options, 1)
+    return check_run(options, 1).sets
 
 
 @pytest.mark.parametrize(('kept', 'checkpoints'), [(None, 9), (1, 3), (3, 5), (100, 9)])
