@@ -15,12 +15,11 @@ setup(
     long_description=(HERE / 'README.md').read_text('utf-8'),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
+    license_files=['LICENSE'],
     python_requires='>=3.10',
     packages=find_packages(include=['ddsa_arch', 'ddsa_arch.*']),
     package_data={
         'ddsa_arch': [
-            'LICENSE',
-            'CITATION.cff',
             'CHANGELOG.md',
             'archs/published.yml',
             'comparison/gallery/page/*',
