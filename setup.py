@@ -4,9 +4,24 @@ import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.sdist import sdist
 
 HERE = Path(__file__).resolve().parent
 VERSION = re.search(r"__version__ = '(.+)'", (HERE / 'ddsa_arch' / '__init__.py').read_text('utf-8')).group(1)
+OPTION_FILES = 'ddsa_arch.option_files'  # where the wheel has the folder options/
+IN_SOURCE = ('.ci', '.github', 'datasets', 'options', 'scripts', 'tests')  # folders of the source distribution
+
+
+class CompleteSdist(sdist):
+    """A source distribution with the tests, the scripts and the option files."""
+
+    def add_defaults(self) -> None:
+        super().add_defaults()
+        for folder in IN_SOURCE:
+            paths = (path for path in Path(folder).rglob('*') if path.is_file() and '__pycache__' not in path.parts)
+            self.filelist.extend(str(path) for path in paths if folder != 'datasets' or path.name == 'README.md')
+        self.filelist.extend(('.pytest.ini', '.ruff.toml', '.gitignore', 'CITATION.cff'))
+
 
 setup(
     name='ddsa_arch',
@@ -14,11 +29,21 @@ setup(
     description='Image deraining in the BasicSR toolbox: DDSANet, its baselines, data, training and evaluation',
     long_description=(HERE / 'README.md').read_text('utf-8'),
     long_description_content_type='text/markdown',
-    license='Apache-2.0',
+    url='https://arxiv.org/abs/2308.07781',
+    project_urls={
+        'Paper': 'https://arxiv.org/abs/2308.07781',
+        'BasicSR': 'https://github.com/XPixelGroup/BasicSR',
+    },
+    author='The ddsa_arch maintainers',
+    license_expression='Apache-2.0',
     license_files=['LICENSE'],
+    keywords=['deraining', 'image restoration', 'BasicSR', 'transformer', 'PyTorch'],
     python_requires='>=3.10',
-    packages=find_packages(include=['ddsa_arch', 'ddsa_arch.*']),
+    cmdclass={'sdist': CompleteSdist},
+    packages=[*find_packages(include=['ddsa_arch', 'ddsa_arch.*']), OPTION_FILES, 'ddsa_start'],
+    package_dir={OPTION_FILES: 'options', 'ddsa_start': 'scripts/ddsa_start'},
     package_data={
+        OPTION_FILES: ['*.md', '**/*.yml'],
         'ddsa_arch': [
             'CHANGELOG.md',
             'archs/published.yml',
@@ -27,8 +52,12 @@ setup(
         ],
     },
     install_requires=[
-        # BasicSR's own build fails on 3.13 and later; scripts/quickstart.py installs it there all the same
+        # BasicSR's own build fails on 3.13 and later; there `ddsa doctor --repair` installs it
         'basicsr>=1.4.2; python_version < "3.13"',
+        'addict; python_version >= "3.13"',  # BasicSR's needs, down to yapf
+        'future; python_version >= "3.13"',
+        'requests; python_version >= "3.13"',
+        'yapf; python_version >= "3.13"',
         'lmdb>=1.4',
         'matplotlib>=3.6',
         'mmengine>=0.10.7',
@@ -54,10 +83,17 @@ setup(
         'spandrel': ['spandrel>=0.4'],
         'test': ['jsonschema>=4.17', 'playwright>=1.40', 'pytest>=8', 'ruff>=0.6'],
     },
-    entry_points={'console_scripts': ['ddsa = ddsa_arch.runners.cli:main']},
+    entry_points={'console_scripts': ['ddsa = ddsa_start:main']},
     classifiers=[
-        'License :: OSI Approved :: Apache Software License',
+        'Development Status :: 4 - Beta',
+        'Intended Audience :: Science/Research',
+        'Operating System :: OS Independent',
         'Programming Language :: Python :: 3',
+        'Programming Language :: Python :: 3.10',
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
+        'Programming Language :: Python :: 3.13',
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
         'Topic :: Scientific/Engineering :: Image Processing',
     ],
 )

@@ -17,12 +17,13 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from pathlib import Path
 
+from ddsa_start.toolbox import BASICSR, install_basicsr, python_problem
+
 ROOT = Path(__file__).resolve().parent.parent
-MINIMUM_PYTHON = (3, 10)
-BASICSR = 'basicsr==1.4.2'  # its list of needs stands in requirements.txt, less tb-nightly
-BRISQUE = 'brisque==0.2.0'  # for the files of its model; the libsvm that it needs takes a C++ compiler
+BRISQUE = 'brisque==0.2.0'  # for the files of its model alone; the libsvm that it needs takes a C++ compiler
 TORCH_VARIABLE = 'DDSA_TORCH'
 TORCH_GIGABYTES = 3 if sys.platform == 'linux' else 0.3  # Linux wheels bring CUDA along
 
@@ -33,28 +34,6 @@ COMPILED = ('cv2', 'lmdb', 'scipy', 'skimage', 'torch')  # what may install well
 
 # First line of .venv/install.log: a .venv without it belongs to somebody else and is never emptied.
 HEADER = 'Made by scripts/_environment.py, which may remake this folder at any time.'
-
-# BasicSR's setup.py runs its version file with exec() and reads the result from locals(). Since Python 3.13
-# every exec() in a function gets a fresh copy of the local names (PEP 667); given the frame's own mapping it
-# writes through.
-SITECUSTOMIZE = """\
-import builtins
-import sys
-
-_exec = builtins.exec
-
-
-def exec_in_caller(source, globals=None, locals=None, **options):
-    frame = sys._getframe(1)
-    if locals is None:
-        locals = frame.f_locals if globals is None else globals
-    if globals is None:
-        globals = frame.f_globals
-    _exec(source, globals, locals, **options)
-
-
-builtins.exec = exec_in_caller
-"""
 
 # What a failing step prints (any of the strings, whatever the language) and what to do about it.
 REMEDIES = (
@@ -119,12 +98,9 @@ def ensure_environment(root: Path = ROOT) -> Path:
 
 def check_python(version: tuple = tuple(sys.version_info)) -> None:
     """Exit with one line on a Python that is too old."""
-    if tuple(version[:2]) < MINIMUM_PYTHON:
-        found, wanted = '.'.join(map(str, version[:3])), '.'.join(map(str, MINIMUM_PYTHON))
-        sys.exit(
-            f'Python {wanted} or newer is needed, and this is {found} ({sys.executable}): '
-            f'run the script with a newer one, such as python3.12.'
-        )
+    problem = python_problem(version)
+    if problem:
+        sys.exit(f'{problem}: run the script with a newer one, such as python3.12.')
 
 
 def wait_considerately(environment: dict = os.environ) -> dict:
@@ -344,13 +320,23 @@ def _install(root: Path, python: Path, torch: str, step: _Stepper) -> None:
     size = f' (first time only, may download {TORCH_GIGABYTES} GB)'
     step('Installing ' + ', '.join(torches), [*pip, *torches], size)
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / 'sitecustomize.py').write_text(SITECUSTOMIZE, 'utf-8')
-        help_exec = {'PYTHONPATH': folder} if sys.version_info >= (3, 13) else {}
-        step(f'Installing {BASICSR}', [*alone, BASICSR], **help_exec)
-    step(f'Installing {BRISQUE}', [*alone, BRISQUE])
+        install_basicsr(step, python, folder)
+    with tempfile.TemporaryDirectory() as folder:
+        step(f'Downloading {BRISQUE}', [python, '-m', 'pip', 'download', '--no-deps', '--dest', folder, BRISQUE])
+        for wheel in Path(folder).glob('brisque-*.whl'):
+            _unpack_models(wheel, python)
     step('Installing ' + ', '.join(after), [*alone, *after])
     step('Installing ddsa_arch as it lies in this folder', [*alone, '--editable', root])
     step('Checking that the packages load', [python, '-I', '-c', 'import ' + ', '.join(COMPILED)])
+
+
+def _unpack_models(wheel: Path, python: Path) -> None:
+    """Put the files of BRISQUE's model where its package would have them."""
+    code = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    packages = subprocess.check_output([str(python), '-c', code]).decode().strip()
+    with zipfile.ZipFile(str(wheel)) as archive:
+        names = [name for name in archive.namelist() if name.startswith('brisque/models/')]
+        archive.extractall(packages, names)
 
 
 def _lock(log) -> None:

@@ -135,9 +135,9 @@ def regression() -> Regression:
         InputError: the package is missing.
     """
     found = find_spec('brisque')
-    if found is None or found.origin is None:
+    folder = Path(next(iter(found.submodule_search_locations))) / 'models' if found else None
+    if folder is None or not folder.is_dir():
         raise InputError('BRISQUE takes its model from a package: pip install --no-deps brisque')
-    folder = Path(found.origin).parent / 'models'
     with (folder / 'normalize.pickle').open('rb') as file:
         ranges = pickle.load(file)
     header, body = (folder / 'svm.txt').read_text(encoding='ascii').split('SV\n')

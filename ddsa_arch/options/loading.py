@@ -61,14 +61,15 @@ def load_options(path: str | Path, is_train: bool, force_yml: Sequence[str] = ()
     """An option file, resolved, checked and complete: what BasicSR's pipelines take, less the run's own paths.
 
     Args:
-        path: a YAML file; ``_base_`` names files it inherits from, ``{{$NAME:default}}`` an environment variable.
+        path: a YAML file, or the name of one that comes with the package; ``_base_`` names files it inherits from,
+            ``{{$NAME:default}}`` an environment variable.
         is_train: whether a ``train`` section and a training set must be there.
         force_yml: see ``force``.
 
     Raises:
         InputError: naming the file and the key: unknown (with the nearest known), missing, or of a wrong type.
     """
-    options = read_options(path)
+    options = read_options(path, 'train' if is_train else 'test')
     force(options, force_yml)
     try:
         import_modules(options.get('imports'))

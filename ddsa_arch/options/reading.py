@@ -16,13 +16,13 @@ from typing import Any
 import yaml
 
 from ddsa_arch.errors import InputError, did_you_mean
+from ddsa_arch.options.finding import SUFFIXES, find_shipped, is_name
 from ddsa_arch.options.schema import OPTIONS
 
 BASE = '_base_'
 DELETE = '_delete_'
 VARIABLE = re.compile(r'\{\{\s*\$(\w+)\s*:\s*([^{}]*?)\s*\}\}')  # {{$NAME:default}}
 OPENED = re.compile(r'\{\{|\}\}')
-SUFFIXES = ('.yml', '.yaml')
 LARGEST_FILE = 2**20  # bytes; the project's largest has 5 thousand
 DEEPEST = 32  # sections within each other
 MOST_VALUES = 100_000  # of a file, aliases written out
@@ -44,17 +44,36 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def read_options(path: str | Path) -> dict[str, Any]:
+def read_options(path: str | Path, kind: str | None = None) -> dict[str, Any]:
     """The content of an option file with its ``_base_`` files merged in, unchecked.
 
     A section of a file is merged into that of the same name in its base, key by key; with ``_delete_: true`` it takes
     its place. All else, lists and ``~`` too, takes the place of what is inherited. Of several bases, later ones come
     over earlier ones.
 
+    Args:
+        path: the file, or the name of one that comes with the package.
+        kind: ``train`` or ``test``: which of two shipped files of one name is meant.
+
     Raises:
         InputError: a file that is missing or no plain YAML, or that goes beyond the limits above.
     """
-    return _without_switches(_merged(Path(path), ()))
+    return _without_switches(_merged(locate(path, kind), (), kind))
+
+
+def locate(path: str | Path, kind: str | None = None, beside: Path = Path()) -> Path:
+    """An option file: a path, or the name of one that comes with the package.
+
+    Args:
+        path: a file that is there comes before a name.
+        kind: see ``read_options``.
+        beside: the folder that a path is relative to.
+
+    Raises:
+        InputError: neither.
+    """
+    file = beside / path
+    return find_shipped(str(path), kind) if is_name(str(path)) and not file.is_file() else file
 
 
 def parse(text: str, where: str) -> Any:
@@ -109,7 +128,7 @@ class _Plain:
         return VARIABLE.sub(lambda found: os.environ.get(found[1], found[2]), text)
 
 
-def _merged(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
+def _merged(path: Path, chain: tuple[Path, ...], kind: str | None) -> dict[str, Any]:
     content = parse(_text(path, chain), str(path))
     if not isinstance(content, dict):
         raise InputError(f'{path}: holds {type(content).__name__}, wanted "key: value" lines')
@@ -119,7 +138,11 @@ def _merged(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
         raise InputError(f'{path}: {BASE}: {given!r}, wanted a file or a list of files')
     merged: dict[str, Any] = {}
     for base in bases:
-        merged = _over(merged, _merged(path.parent / base, (*chain, path.resolve())))
+        try:
+            inherited = locate(base, kind, path.parent)
+        except InputError as error:
+            raise InputError(f'{path}: {BASE}: {error}') from None
+        merged = _over(merged, _merged(inherited, (*chain, path.resolve()), kind))
     return _over(merged, content)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -24,6 +25,7 @@ VERBS = {
 }
 EXIT_INPUT = 2  # what the user gave cannot be used
 EXIT_INTERRUPTED = 130
+EXIT_PIPE = 141  # what a shell says of SIGPIPE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,6 +53,9 @@ def run_main(module: str, argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f'error: {clear_message(error)}', file=sys.stderr)
         return EXIT_INPUT
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_PIPE
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
         return EXIT_INTERRUPTED

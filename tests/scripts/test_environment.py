@@ -93,9 +93,9 @@ def test_what_would_bring_other_packages_comes_after_what_it_needs_and_alone(env
     steps = ('setuptools==', 'numpy==', 'torch==', 'basicsr==', 'brisque==', 'spandrel==', '--editable')
     order = [runner.commands.index(runner.called(name)[0]) for name in steps]
     assert order == sorted(order)
-    for name in ('basicsr==', 'brisque==', 'spandrel==', '--editable'):
+    for name in ('basicsr==', 'brisque==', 'basicsr-', 'spandrel==', '--editable'):
         (command,) = runner.called(name)
-        assert {'--no-deps', '--no-build-isolation'} <= set(command)
+        assert '--no-deps' in command
 
 
 @pytest.mark.parametrize('name', ['setup.py', 'scripts/requirements.txt'])
@@ -236,7 +236,7 @@ def test_a_failing_step_says_what_to_do(environment, checkout, runner, output, a
         environment.ensure_environment(checkout)
     text = caught.value.code  # a text as exit code: Python prints it to stderr and exits with 1
     assert output.splitlines()[-1] in text
-    assert f'Failed: Installing {environment.BASICSR}' in text
+    assert f'Failed: Downloading {environment.BASICSR}' in text
     assert re.search(advice, text.splitlines()[-1])
     assert len(text.splitlines()) < 16
 
@@ -283,14 +283,16 @@ def test_an_old_python_is_told_so_in_one_line(environment):
     assert '\n' not in caught.value.code
 
 
-@pytest.mark.parametrize('name', ['_environment.py', 'quickstart.py', 'run_tests.py'])
+@pytest.mark.parametrize(
+    'name', ['_environment.py', 'quickstart.py', 'run_tests.py', 'ddsa_start/__init__.py', 'ddsa_start/toolbox.py']
+)
 def test_an_old_python_can_read_the_scripts(name):
     ast.parse((SCRIPTS / name).read_text('utf-8'), feature_version=(3, 6))
 
 
 def test_exec_fills_the_locals_of_its_caller(environment, tmp_path):
     """What BasicSR's setup.py relies on, next to the uses that must stay as they are."""
-    (tmp_path / 'sitecustomize.py').write_text(environment.SITECUSTOMIZE)
+    (tmp_path / 'sitecustomize.py').write_text(importlib.import_module('ddsa_start.toolbox').SITECUSTOMIZE)
     program = tmp_path / 'program.py'
     program.write_text(
         'import json\n'
