@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import psutil
+
+OLD = 'old'  # what is being replaced
+# NAME.PROCESS.part, NAME.PROCESS.old.part, and NAME.PROCESS.part.mp4 where a suffix tells the kind of file
+PART = re.compile(r'(?P<name>.+)\.(?P<process>\d+)(\.(?P<kind>\w+))?\.part(\.\w+)?')
 
 
 @contextmanager
@@ -36,7 +43,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part, old = (path.with_name(f'{path.name}.{os.getpid()}.{kind}') for kind in ('part', 'old.part'))
+    part, old = (path.with_name(f'{path.name}.{os.getpid()}.{kind}') for kind in ('part', f'{OLD}.part'))
     part.mkdir()
     try:
         yield part
@@ -52,6 +59,31 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     finally:
         for left in (part, old):
             shutil.rmtree(left, ignore_errors=True)
+
+
+def sweep(folder: str | Path, name: str | None = None, deep: bool = False) -> None:
+    """Remove what killed processes of this machine have left half-written.
+
+    A folder that was about to be replaced when its process was killed gets its name back.
+
+    Args:
+        folder: may be missing.
+        name: look for parts of this file or folder alone.
+        deep: look into the folders within as well.
+    """
+    folder = Path(folder)
+    found = folder.rglob('*.part*') if deep else folder.glob('*.part*')
+    for path in sorted(found):
+        part = PART.fullmatch(path.name)
+        if part is None or (name is not None and part['name'] != name) or psutil.pid_exists(int(part['process'])):
+            continue
+        final = path.with_name(part['name'])
+        if part['kind'] == OLD and not final.exists():
+            path.rename(final)
+        elif path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -26,8 +26,9 @@ from ddsa_arch.comparison.scores import SCORES
 from ddsa_arch.comparison.scoring import SetScores, score_set, used_metrics
 from ddsa_arch.comparison.tables import to_latex, to_markdown
 from ddsa_arch.errors import InputError, did_you_mean
-from ddsa_arch.files.atomic import atomic_folder, write_json, write_text
+from ddsa_arch.files.atomic import atomic_folder, sweep, write_json, write_text
 from ddsa_arch.files.images import natural_key
+from ddsa_arch.files.locks import only_writer
 from ddsa_arch.models.protocol import versions
 from ddsa_arch.ops.quality import PROTOCOLS
 from ddsa_arch.sets.benchmarks import TEST_SETS
@@ -97,7 +98,29 @@ def compare(
     for flag, value, least in (('--gallery', gallery_images, 0), ('--threads', threads, 1)):
         if value is not None and value < least:
             raise InputError(f'{flag} {value}: wanted {least} or more')
-    _check_out(out, overwrite)
+    with only_writer(out, 'name another folder with -o'):
+        sweep(out.parent, out.name)
+        _check_out(out, overwrite)
+        return _compare(
+            runs, out, targets, inputs, metrics, protocol, layout, reference, allow_missing, gallery_images, threads,
+            progress,
+        )  # fmt: skip
+
+
+def _compare(
+    runs: Sequence[str],
+    out: Path,
+    targets: Sequence[str],
+    inputs: Sequence[str],
+    metrics: Sequence[str] | None,
+    protocol: str,
+    layout: str,
+    reference: str | None,
+    allow_missing: bool,
+    gallery_images: int,
+    threads: int | None,
+    progress: bool,
+) -> Comparison:
     methods = read_methods(runs)
     names = common_sets(methods)
     clean = find_sources(targets, methods, 'dataroot_gt', '--target', names)

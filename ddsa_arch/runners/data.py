@@ -15,6 +15,7 @@ from tqdm import tqdm
 from ddsa_arch.errors import InputError
 from ddsa_arch.files.images import files_in, images_by_stem
 from ddsa_arch.files.lmdb_store import is_store, read_entries
+from ddsa_arch.files.locks import only_writer
 from ddsa_arch.files.matching import SIDES, pair_files
 from ddsa_arch.files.tables import markdown_table
 from ddsa_arch.ops.rain import PRESETS, rain_style
@@ -134,7 +135,8 @@ def synthesise(
     clean = images_by_stem(clean_dir, '--clean')
     streaks = list(images_by_stem(streaks_dir, '--streaks').values()) if streaks_dir else []
     bar = partial(tqdm, total=len(clean) * copies, unit='pair', disable=None if progress else True)
-    return render_pairs(clean, out, rain_style(style), seed, copies, streaks, bar)
+    with only_writer(out, 'give another --out', inside=True):
+        return render_pairs(clean, out, rain_style(style), seed, copies, streaks, bar)
 
 
 def parser() -> argparse.ArgumentParser:

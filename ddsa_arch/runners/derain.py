@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import os
 import sys
@@ -19,7 +20,9 @@ from tqdm import tqdm
 
 from ddsa_arch.benchmarking.networks import choose_networks
 from ddsa_arch.errors import InputError
+from ddsa_arch.files.atomic import sweep
 from ddsa_arch.files.images import write_image
+from ddsa_arch.files.locks import only_writer
 from ddsa_arch.files.photos import Photo, read_photo, write_photo
 from ddsa_arch.files.videos import VideoReader, has_ffmpeg, writing_video
 from ddsa_arch.inference.derainer import AUTO, BUILT_IN, ENSEMBLES, Derainer
@@ -81,16 +84,30 @@ def derain_files(
     Raises:
         InputError: nothing to derain; nothing was written then.
     """
-    planned = plan(inputs, out, image_format, overwrite, shard)
-    report = Report(failed=list(planned.refused))
-    if not planned.jobs:
-        return report
+    alone = (
+        only_writer(out, 'give another folder with -o', inside=True) if shard == (0, 1) else contextlib.nullcontext()
+    )
+    with alone:
+        sweep(out, deep=True)
+        planned = plan(inputs, out, image_format, overwrite, shard)
+        report = Report(failed=list(planned.refused))
+        if not planned.jobs:
+            return report
+        return _derain_jobs(planned.jobs, report, derainer, Path(out) / COMPARED if compare else None, shard)
+
+
+def _derain_jobs(
+    jobs: Sequence[Job],
+    report: Report,
+    derainer: Derainer | Callable[[], Derainer],
+    pictures: Path | None,
+    shard: tuple[int, int],
+) -> Report:
     derainer = derainer if isinstance(derainer, Derainer) else derainer()
-    pictures = Path(out) / COMPARED if compare else None
     quiet = True if shard[0] else None  # None: where there is no terminal
     how = {'unit': 'file', 'bar_format': BAR, 'smoothing': 0.02}  # parts of an image come in bursts
-    with tqdm(total=len(planned.jobs), disable=quiet, **how) as bar:
-        for count, (job, read) in enumerate(_read_ahead(planned.jobs)):
+    with tqdm(total=len(jobs), disable=quiet, **how) as bar:
+        for count, (job, read) in enumerate(_read_ahead(jobs)):
             try:
                 if job.is_video:
                     notes = _derain_video(derainer, job, pictures, quiet)

@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from ddsa_arch.archs.cards import CARDS
 from ddsa_arch.archs.weights import BLOCK, CHECKSUM, read_weights, state_checksum, write_weights
 from ddsa_arch.benchmarking.networks import choose_networks
 from ddsa_arch.errors import InputError
-from ddsa_arch.files.atomic import atomic_path
+from ddsa_arch.files.atomic import atomic_path, sweep
 from ddsa_arch.files.tables import markdown_table
 from ddsa_arch.inference.derainer import BUILT_IN, load_derainer_network, load_network, network_section
 from ddsa_arch.inference.exported import INPUT, OUTPUT, first_line, import_for_export, is_exported, load_exported
@@ -95,8 +95,9 @@ def export(
     section = dict(network_section(file, network))
     net = load_network(file, network).eval()
     told = {**file.about, **json.loads(json.dumps(dict(about or {}), default=str))}
-    with atomic_path(out) as part, tempfile.TemporaryDirectory(dir=out.parent, prefix=f'.{out.name}.') as folder:
-        made = Path(folder) / out.with_suffix(SUFFIXES[export_format]).name
+    sweep(out.parent, out.name)
+    with atomic_path(out) as part, _folder_beside(part) as folder:
+        made = folder / out.with_suffix(SUFFIXES[export_format]).name
         if export_format in PROGRAMS:
             _write_program(made, net, {**told, 'network_g': section, CHECKSUM: state_checksum(net.state_dict())})
             written = load_exported(made)
@@ -105,11 +106,22 @@ def export(
             written = load_derainer_network(made).eval()
         parity = _parity(written, net, sizes, None if half else TOLERANCE)
         del written  # on some systems its file could not be moved
-        left = sorted(p.name for p in Path(folder).iterdir() if p != made)
+        left = sorted(p.name for p in folder.iterdir() if p != made)
         if left:
             raise InputError(f'{out}: the network does not fit into one file, {", ".join(left)} would lie beside it')
         os.replace(made, part)
     return Exported(out, out.stat().st_size, _file_checksum(out), parity)
+
+
+@contextlib.contextmanager
+def _folder_beside(part: Path) -> Iterator[Path]:
+    """A folder for files that a program is written in; its name is one that ``sweep`` knows."""
+    folder = part.with_suffix('.made.part')
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _checked_format(out: Path, export_format: str | None) -> str:

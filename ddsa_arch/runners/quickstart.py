@@ -23,6 +23,7 @@ from ddsa_arch.comparison.runs import RAINY
 from ddsa_arch.errors import InputError
 from ddsa_arch.fast import accelerate
 from ddsa_arch.files.images import images_by_stem, read_image, write_image
+from ddsa_arch.files.locks import only_writer
 from ddsa_arch.files.tables import finite_mean, markdown_table, write_csv
 from ddsa_arch.inference.derainer import Derainer
 from ddsa_arch.machine.process import keep_freed_memory
@@ -40,9 +41,7 @@ from ddsa_arch.sets.sample_photos import TEST_PHOTOS, TILE_SIZE, TRAIN_PHOTOS, s
 from ddsa_arch.sets.synthesis import render_pairs
 from ddsa_arch.training import pipeline
 
-OPTIONS = Path(__file__).resolve().parents[2] / 'options'
-TRAIN_OPTIONS = OPTIONS / 'train' / 'quickstart.yml'
-TEST_OPTIONS = OPTIONS / 'test' / 'quickstart.yml'
+OPTIONS = 'quickstart'  # for training and for the test
 MARKER = 'made_by_quickstart.txt'  # a folder with this file may be made anew
 COPIES = 4  # rainy versions of each training tile
 FEWEST_STEPS, MOST_STEPS = 50, 20000
@@ -79,12 +78,15 @@ def quickstart(
     Raises:
         InputError: ``out`` is a folder of something else; another argument cannot be used.
     """
-    if not TRAIN_OPTIONS.is_file():
-        raise InputError(f'no {TRAIN_OPTIONS}: the quickstart runs from a checkout, python3 scripts/quickstart.py')
     if minutes <= 0:
         raise InputError(f'--minutes {minutes}: wanted more than 0')
     out = Path(out).resolve()
-    _fresh_folder(out)
+    with only_writer(out, 'give another --out'):
+        _fresh_folder(out)
+        return _quickstart(out, minutes, style, seed, device)
+
+
+def _quickstart(out: Path, minutes: float, style: str, seed: int, device: str) -> Report:
     say = _Steps(6)
 
     say('rendering rain on photos')
@@ -103,7 +105,7 @@ def quickstart(
     say(f'training for {steps} steps, about {minutes:g} minutes on the {"GPU" if gpus else "CPU"}')
     held = round(steps * CONSTANT_SHARE)
     experiment = train(
-        TRAIN_OPTIONS,
+        OPTIONS,
         root=out,
         force_yml=[
             *common,
@@ -121,7 +123,7 @@ def quickstart(
 
     say('testing on photos that were not trained on')
     tested = [*common, *_data_roots(data, test_1='test'), f'path:pretrain_network_g={weights}']
-    results = pipeline.run(TEST_OPTIONS, False, root=out, force_yml=tested)
+    results = pipeline.run(OPTIONS, False, root=out, force_yml=tested)
 
     say('deraining a rainy photo')
     rainy = images_by_stem(data / 'test' / 'input')
@@ -181,7 +183,7 @@ def _data_roots(data: Path, **parts: str) -> list[str]:
 
 def _steps_for(minutes: float, overrides: Sequence[str]) -> int:
     """How many training steps fit into the time: a few are run and timed."""
-    options = load_options(TRAIN_OPTIONS, True, overrides)
+    options = load_options(OPTIONS, True, overrides)
     if not options['num_gpu']:
         keep_freed_memory()
     device = 'cuda' if options['num_gpu'] else 'cpu'

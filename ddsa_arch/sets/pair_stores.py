@@ -15,12 +15,8 @@ import lmdb
 from ddsa_arch.errors import InputError
 from ddsa_arch.files.images import ImageFile, byte_size, decode_image
 from ddsa_arch.files.lmdb_store import PAGE, PART_SUFFIX, Entry, StoreWriter
+from ddsa_arch.files.locks import only_writer
 from ddsa_arch.files.matching import SIDES, Pairs
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
 
 FULL = 1 << 20  # bytes free on a disk that has none to spare
 SKIP_REMEDY = 'Mend these, or leave them out with --skip-bad'
@@ -57,7 +53,7 @@ def write_pair_stores(
     finals = (out / 'input.lmdb', out / 'target.lmdb')
     missing = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
-        with _only_writer(out):
+        with only_writer(out, 'give another --out', inside=True):
             left_out = _write(pairs, finals, progress, skip_bad, surplus)
     except (OSError, lmdb.Error) as error:
         # LMDB calls a full disk an input/output error
@@ -72,24 +68,6 @@ def write_pair_stores(
             with contextlib.suppress(OSError):
                 folder.rmdir()  # only if empty
     return finals, left_out
-
-
-@contextlib.contextmanager
-def _only_writer(out: Path) -> Iterator[None]:
-    """Keep a second process from writing the same stores; the lock ends with the process."""
-    out.mkdir(parents=True, exist_ok=True)
-    if fcntl is None:
-        yield
-        return
-    folder = os.open(out, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(f'{out}: another process writes its LMDBs; wait for it, or give another --out') from error
-        yield
-    finally:
-        os.close(folder)
 
 
 def _write(

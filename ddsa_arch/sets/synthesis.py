@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 
 from ddsa_arch.errors import InputError
-from ddsa_arch.files.atomic import atomic_path
+from ddsa_arch.files.atomic import atomic_folder, sweep
 from ddsa_arch.files.images import read_image, write_image
 from ddsa_arch.ops.rain import RainStyle, add_rain
 from ddsa_arch.ops.seeds import sample_rng
@@ -55,30 +55,31 @@ def render_pairs(
     out = Path(out)
     if copies < 1 or seed < 0:
         raise InputError(f'copies {copies} and seed {seed}: wanted at least 1 and 0')
+    for left in out.glob('input.*.part'):
+        if (out / 'target').exists() and not (out / 'input').exists():  # it was killed between the last two steps
+            left.rename(out / 'input')
+    sweep(out)
     for side in ('input', 'target'):
         if (out / side).exists():
             raise InputError(f'{out / side} is there already; delete it first, or give another folder')
-    made_out = not out.exists()
     jobs = [(stem, path, i) for stem, path in clean.items() for i in range(copies)]
-    render = partial(_render, out=out, style=style, seed=seed, streaks=list(streaks))
     alone = len(jobs) <= FEW_JOBS or os.cpu_count() == 1
-    try:
+    with atomic_folder(out / 'input') as inputs, atomic_folder(out / 'target') as targets:
+        places = {'inputs': inputs, 'targets': targets}
+        render = partial(_render, **places, style=style, seed=seed, streaks=list(streaks))
         with nullcontext() if alone else ProcessPoolExecutor() as pool:
             for _ in progress(map(render, jobs) if pool is None else pool.map(render, jobs, chunksize=JOBS_AT_ONCE)):
                 pass
-    except BaseException:
-        for folder in (out / 'input', out / 'target', *([out] if made_out else [])):
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
     return len(jobs)
 
 
-def _render(job: tuple[str, Path, int], out: Path, style: RainStyle, seed: int, streaks: list[Path]) -> None:
+def _render(
+    job: tuple[str, Path, int], inputs: Path, targets: Path, style: RainStyle, seed: int, streaks: list[Path]
+) -> None:
     stem, path, i = job
     rng = sample_rng(seed, zlib.crc32(stem.encode()), i)
     layer = None
     if streaks:
         layer = cv2.cvtColor(read_image(streaks[rng.integers(len(streaks))]), cv2.COLOR_BGR2GRAY)
-    write_image(out / 'input' / f'{stem}_{i}.png', add_rain(read_image(path), style, rng, layer))
-    with atomic_path(out / 'target' / f'{stem}_{i}{path.suffix}') as part:
-        shutil.copyfile(path, part)
+    write_image(inputs / f'{stem}_{i}.png', add_rain(read_image(path), style, rng, layer))
+    shutil.copyfile(path, targets / f'{stem}_{i}{path.suffix}')

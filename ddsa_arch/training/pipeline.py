@@ -23,6 +23,8 @@ from basicsr.utils import set_random_seed
 from basicsr.utils.dist_util import get_dist_info
 
 from ddsa_arch.errors import InputError, clear_message
+from ddsa_arch.files.atomic import sweep
+from ddsa_arch.files.locks import only_writer
 from ddsa_arch.machine.process import TIMEOUT, detect_launcher, keep_freed_memory, process_group, torch_settings
 from ddsa_arch.options.loading import load_options
 from ddsa_arch.training.preflight import check_run, drop_missing_sets
@@ -99,9 +101,12 @@ def run(
         folder = Path(options['path']['experiments_root' if is_train else 'results_root'])
         progress = progress or Progress()
         ours = Replacements(options, str(option_file), checked, progress)
-        with _nothing_half_made(folder, options['rank']), replaced(ours), progress.running(options):
-            pipeline = basicsr.train.train_pipeline if is_train else basicsr.test.test_pipeline
-            pipeline(str(root))
+        with _alone(folder, options['rank']), _nothing_half_made(folder, options['rank']):
+            if options['rank'] == 0 and auto_resume:
+                sweep(folder, deep=True)
+            with replaced(ours), progress.running(options):
+                pipeline = basicsr.train.train_pipeline if is_train else basicsr.test.test_pipeline
+                pipeline(str(root))
         if not is_train:
             write_resolved(options, str(option_file), folder)
     return folder
@@ -136,6 +141,12 @@ def complete(options: dict[str, Any], root: Path, is_train: bool, auto_resume: b
         if 'debug' in options['name']:
             options['val']['val_freq'] = options['logger']['save_checkpoint_freq'] = 8
             options['logger']['print_freq'] = 1
+
+
+def _alone(folder: Path, rank: int) -> contextlib.AbstractContextManager[None]:
+    """Keep another run out of the folder of this one; the first process does so for all."""
+    remedy = "choose another name: --force_yml 'name=...'"
+    return only_writer(folder, remedy) if rank == 0 else contextlib.nullcontext()
 
 
 @contextlib.contextmanager

@@ -2,12 +2,13 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from ddsa_arch.files.atomic import atomic_folder, atomic_path, write_json, write_text
+from ddsa_arch.files.atomic import atomic_folder, atomic_path, sweep, write_json, write_text
 
 
 def names(folder):
@@ -136,3 +137,36 @@ def test_an_old_folder_comes_back_when_the_new_one_cannot_take_its_name(tmp_path
         part.rmdir()
     assert names(tmp_path) == ['results']
     assert names(path) == ['old.txt']
+
+
+@pytest.fixture
+def dead_process():
+    """The number of a process that has ended."""
+    process = subprocess.Popen([sys.executable, '-c', ''])
+    process.wait()
+    return process.pid
+
+
+def test_what_killed_processes_left_is_swept(tmp_path, dead_process):
+    alive = os.getpid()
+    for name in (f'a.png.{dead_process}.part', f'clip.mp4.{dead_process}.part.mp4', f'b.png.{alive}.part',
+                 'x.lmdb.part', 'mine.part', 'notes.123'):  # fmt: skip
+        (tmp_path / name).touch()
+    (tmp_path / f'net.onnx.{dead_process}.made.part').mkdir()
+    (tmp_path / f'page.{dead_process}.old.part').mkdir()
+    (tmp_path / f'page.{dead_process}.old.part' / 'kept').touch()
+    (tmp_path / 'deep').mkdir()
+    (tmp_path / 'deep' / f'c.png.{dead_process}.part').touch()
+    sweep(tmp_path, 'a.png')
+    assert not (tmp_path / f'a.png.{dead_process}.part').exists()
+    assert (tmp_path / f'clip.mp4.{dead_process}.part.mp4').exists()
+    sweep(tmp_path, deep=True)
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob('*')}
+    assert left == {f'b.png.{alive}.part', 'x.lmdb.part', 'mine.part', 'notes.123', 'deep', 'page', 'page/kept'}
+
+
+def test_what_was_being_replaced_stays_gone_once_the_new_one_is_there(tmp_path, dead_process):
+    (tmp_path / 'page').mkdir()
+    (tmp_path / f'page.{dead_process}.old.part').mkdir()
+    sweep(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ['page']
