@@ -232,5 +232,11 @@ def load_weights(
             f'weights: {file.path} does not fit {type(net).__name__}: {"; ".join(parts)}. '
             'Check the type and the arguments of network_g'
         )
+    broken = [k for k, v in fitting.items() if v.is_floating_point() and not bool(v.isfinite().all())]
+    if broken:
+        raise InputError(
+            f'weights: {file.path} holds numbers that are not finite in {len(broken)} of {len(fitting)} tensors: '
+            f'{some(broken)}; take weights of an earlier iteration'
+        )
     net.load_state_dict(fitting, strict=False)
     return Loaded(file.key(key), len(fitting), tuple(sorted({*missing, *unequal})))

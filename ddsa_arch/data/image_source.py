@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import struct
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -57,6 +58,7 @@ class ImageSource:
         self.decoded: dict[str, np.ndarray] | None = {} if cached else None
         find = lmdb_store.read_entries if self.is_store else images.images_by_stem
         self.found = find(root, role)
+        self.identity = lmdb_store.identity_of(root) if self.is_store else None
 
     def path(self, stem: str) -> str:
         """The file, or the key in the store."""
@@ -74,7 +76,15 @@ class ImageSource:
     def _decode(self, stem: str) -> np.ndarray:
         if not self.is_store:
             return images.read_image(self.found[stem])
+        if lmdb_store.identity_of(self.root) != self.identity:
+            raise InputError(f'{self.root}: the store was replaced during the run; run the command again')
         return images.decode_image(lmdb_store.read_value(self.root, stem), f'{self.root}, {stem}')
+
+    def content(self, stem: str) -> bytes:
+        """The encoded image."""
+        if self.is_store:
+            return lmdb_store.read_value(self.root, stem)
+        return Path(self.found[stem]).read_bytes()
 
     def size(self, stem: str) -> tuple[int, int]:
         """(H, W) without decoding the image."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from basicsr.utils.registry import DATASET_REGISTRY
@@ -10,6 +11,8 @@ from ddsa_arch.data.image_source import to_tensor
 from ddsa_arch.data.seeded_patches import SeededPatches
 from ddsa_arch.errors import InputError
 from ddsa_arch.files import images
+
+COMPARED = 32  # pairs whose two files are compared before a run
 
 
 @DATASET_REGISTRY.register()
@@ -51,6 +54,7 @@ class PairedRainDataset(SeededPatches):
         if self.targets:
             images.check_partners(self.inputs.found, self.targets.found, self.inputs.root, self.targets.root)
             self._check_sizes()
+            self._check_unequal()
         self.stems = list(self.inputs.found)
 
     def _check_sizes(self) -> None:
@@ -64,6 +68,23 @@ class PairedRainDataset(SeededPatches):
                 f'{len(unequal)} pairs of {self.inputs.root} and {self.targets.root} have unequal sizes: '
                 f'{images.some(unequal)}; replace or remove these pairs'
             )
+
+    def _check_unequal(self) -> None:
+        """Look for targets that are their inputs, in some pairs from the first to the last."""
+        rainy, clean = self.inputs.root, self.targets.root
+        if os.path.realpath(rainy) == os.path.realpath(clean):
+            raise InputError(f'dataroot_lq and dataroot_gt are both {rainy}; name the clean images as dataroot_gt')
+        stems = list(self.inputs.found)
+        looked_at = stems[:: max(1, len(stems) // COMPARED)]
+        equal = [stem for stem in looked_at if self.inputs.content(stem) == self.targets.content(stem)]
+        told = (
+            f'{rainy} and {clean}: input and target are one file in {len(equal)} of {len(looked_at)} pairs looked at: '
+            f'{images.some(equal)}'
+        )
+        if equal and len(equal) == len(looked_at):
+            raise InputError(f'{told}; name the clean images as dataroot_gt')
+        if equal:
+            self.warnings.append(f'{told}; they teach a network to leave images alone')
 
     def item(self, place: int, index: int) -> dict[str, Any]:
         stem = self.stems[index]

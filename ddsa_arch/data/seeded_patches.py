@@ -26,6 +26,9 @@ class SeededPatches(Dataset, abc.ABC):
     Options: ``phase``, ``gt_size``, ``augment``, ``use_hflip``, ``use_vflip``, ``cache_images``, ``exclude_keys``,
     ``seed``; see PairedRainDataset.
 
+    Attributes:
+        warnings: what looks wrong about the images, one sentence each.
+
     Raises:
         InputError: no patch size in training.
     """
@@ -36,6 +39,7 @@ class SeededPatches(Dataset, abc.ABC):
     def __init__(self, opt: dict[str, Any]) -> None:
         super().__init__()
         self.opt = copy.deepcopy(opt)
+        self.warnings: list[str] = []
         self.train = opt['phase'] == 'train'
         self.seed = opt.get('seed') or 0
         self.size = opt.get('gt_size')

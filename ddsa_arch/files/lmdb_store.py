@@ -12,7 +12,8 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +43,7 @@ class Entry:
 # lmdb refuses to open a database twice in a process, and an open one must not cross a fork: one shared handle per
 # database and process, dropped in a forked child. Beside it stands the identity of its file, so that a store that
 # was made again is opened again.
-_open_environments: dict[str, tuple[lmdb.Environment, tuple[int, int]]] = {}
+_open_environments: dict[str, tuple[lmdb.Environment, Identity]] = {}
 _opening = threading.Lock()
 
 
@@ -108,7 +109,7 @@ def value_sizes(path: str | Path) -> dict[str, int]:
     Raises:
         InputError: there is no readable store.
     """
-    with _environment(path).begin(buffers=True) as transaction, transaction.cursor() as cursor:
+    with _reading(path) as transaction, transaction.cursor() as cursor:
         return {bytes(key).decode('utf-8', 'replace'): len(value) for key, value in cursor}
 
 
@@ -118,20 +119,36 @@ def read_value(path: str | Path, key: str) -> bytes:
     Raises:
         InputError: the key is not in the store, or there is no store.
     """
-    with _environment(path).begin() as transaction:
-        value = transaction.get(key.encode('utf-8'))
+    with _reading(path) as transaction:
+        found = transaction.get(key.encode('utf-8'))
+        value = None if found is None else bytes(found)
     if value is None:
         raise InputError(f'{path}: no image {key!r}; meta_info.txt and data.mdb differ, make the store again')
     return value
 
 
+Identity = tuple[int, int, int, int]
+
+
+def identity_of(path: str | Path) -> Identity:
+    """What changes when a store is made again: device, inode, size and time of its database.
+
+    Raises:
+        InputError: there is no database.
+    """
+    try:
+        status = os.stat(os.path.join(os.path.realpath(path), 'data.mdb'))
+    except OSError as error:
+        raise InputError(f'{path}: no readable LMDB ({error.strerror}); make it with: ddsa data lmdb') from error
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
 def _environment(path: str | Path) -> lmdb.Environment:
     """This process's handle of a store."""
     place = os.path.realpath(path)
+    identity = identity_of(path)
     try:
         with _opening:
-            status = os.stat(os.path.join(place, 'data.mdb'))
-            identity = (status.st_dev, status.st_ino)
             environment, opened = _open_environments.get(place, (None, None))
             if opened != identity:
                 if environment is not None:
@@ -140,11 +157,30 @@ def _environment(path: str | Path) -> lmdb.Environment:
                 environment = lmdb.open(
                     place, readonly=True, lock=False, readahead=False, meminit=False, max_readers=1024
                 )
+                _check_whole(environment, identity[2])
                 _open_environments[place] = environment, identity
     except (OSError, lmdb.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(f'{path}: no readable LMDB ({reason}); make it with: ddsa data lmdb') from error
     return environment
+
+
+def _check_whole(environment: lmdb.Environment, size: int) -> None:
+    """Reading a page beyond the end of the file would end the process with SIGBUS, so a file cut off is not read."""
+    needed = (environment.info()['last_pgno'] + 1) * environment.stat()['psize']
+    if size < needed:
+        environment.close()
+        raise lmdb.Error(f'data.mdb is cut off: it has {size:,} bytes of {needed:,}')
+
+
+@contextmanager
+def _reading(path: str | Path) -> Iterator[lmdb.Transaction]:
+    """A transaction; damaged pages become one message."""
+    try:
+        with _environment(path).begin(buffers=True) as transaction:
+            yield transaction
+    except lmdb.Error as error:
+        raise InputError(f'{path}: data.mdb is damaged ({error}); make the store again') from error
 
 
 # --- writing -----------------------------------------------------------------------------------------------

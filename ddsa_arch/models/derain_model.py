@@ -24,9 +24,10 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ddsa_arch.archs.building import sharing_tensors
-from ddsa_arch.archs.weights import WeightFile, load_weights, read_weights
+from ddsa_arch.archs.weights import WeightFile, load_weights, read_weights, state_checksum
 from ddsa_arch.errors import InputError
 from ddsa_arch.fast import accelerate
+from ddsa_arch.files.images import some
 from ddsa_arch.models.checkpoints import STATE_SUFFIX, prune, save_whole
 from ddsa_arch.models.compiling import compile_for_training
 from ddsa_arch.models.gathering import gather, interleave, shared_loader
@@ -37,7 +38,7 @@ from ddsa_arch.models.progressive import ProgressivePatches
 from ddsa_arch.models.protocol import protocol_block
 from ddsa_arch.models.restore import Recipe, restore, to_uint8
 from ddsa_arch.models.results import COLUMNS, ResultFiles
-from ddsa_arch.models.scoring import score_image
+from ddsa_arch.models.scoring import needs_target, score_image
 from ddsa_arch.models.training_step import TrainingStep, checkpoint_blocks
 
 NOT_FINITE = "the network's output is not finite"
@@ -120,9 +121,23 @@ class DerainModel(SRModel):
         """Load a weight file; InputError names what does not fit."""
         if self.weight_file is None or self.weight_file.path != Path(load_path):
             self.weight_file = read_weights(load_path)  # the averaged weights come from the same file
-        loaded = load_weights(self.get_bare_model(net), self.weight_file, param_key, strict)
-        self.loaded = {'file': str(load_path), 'sha256': self.weight_file.sha256, 'key': loaded.key}
-        get_root_logger().info(f'Loaded {load_path} ({loaded.key or "its root"})')
+        bare = self.get_bare_model(net)
+        loaded = load_weights(bare, self.weight_file, param_key, strict)
+        get_root_logger().info(f'Loaded {load_path} ({loaded.key or "its root"}): {loaded.taken} tensors')
+        if loaded.random:
+            told = (
+                f'{len(loaded.random)} of {len(loaded.random) + loaded.taken} tensors of {type(bare).__name__} are not '
+                f'in {load_path} and keep the values that they were built with: {some(loaded.random)}'
+            )
+            if not self.is_train:
+                raise InputError(f'path.pretrain_network_g: {told}. A test needs all of them; set strict_load_g: true')
+            get_root_logger().warning(told)
+        self.loaded = {
+            'file': str(load_path),
+            'sha256': self.weight_file.sha256,
+            'key': loaded.key,
+            'tensors_sha256': state_checksum(bare.state_dict()),
+        }
 
     def init_training_settings(self) -> None:
         super().init_training_settings()
@@ -267,9 +282,13 @@ class DerainModel(SRModel):
         derained = to_uint8(self.output, self.recipe.rounding)  # waits for the device
         row = {'image': Path(data['lq_path'][0]).stem, 'seconds': round(time.perf_counter() - start, 4)}
         target = None if self.gt is None else to_uint8(self.gt)
-        kept.write(derained, self.lq, target)
+        if finite:
+            kept.write(derained, self.lq, target)
         val = self.opt['val']
-        metrics = (None if 'gt' in data else val.get('metrics_without_target')) or val.get('metrics') or {}
+        metrics = val.get('metrics') or {}
+        if 'gt' not in data:
+            blind = {name: metric for name, metric in metrics.items() if not needs_target(metric['type'])}
+            metrics = val.get('metrics_without_target') or blind
         if finite:
             scores, row['note'] = score_image(derained, target, metrics)
         else:
@@ -279,6 +298,17 @@ class DerainModel(SRModel):
         return row
 
     # --- files -----------------------------------------------------------------------------------------------
+
+    def save(self, epoch: int, current_iter: int) -> None:
+        """Write weights and a training state; broken numbers are never written over sound ones."""
+        nets = {'the network': self.net_g} | ({'its average': self.net_g_ema} if self.ema_decay > 0 else {})
+        for name, net in nets.items():
+            if not all(bool(p.isfinite().all()) for p in net.parameters()):
+                raise InputError(
+                    f'the weights of {name} are not finite any more, so none were saved; those saved before are sound. '
+                    'Lower train.optim_g.lr, or set train.grad_clip, and go on with --auto_resume'
+                )
+        super().save(epoch, current_iter)
 
     @master_only
     def save_network(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 import time
@@ -57,6 +58,8 @@ def make_lmdb(
     Raises:
         InputError: see ``pair_files`` and ``write_pair_stores``; nothing is left behind.
     """
+    if os.path.realpath(input_dir) == os.path.realpath(target_dir):
+        raise InputError(f'--input and --target are both {input_dir}; name the clean images as --target')
     found = pair_files(
         files_in(input_dir, '--input'), files_in(target_dir, '--target'), str(input_dir), str(target_dir)
     )
@@ -64,8 +67,8 @@ def make_lmdb(
     found.inputs = {stem: found.inputs[stem] for stem in stems}
     found.targets = {stem: found.targets[stem] for stem in stems}
     bar = partial(tqdm, unit='pair', desc=Path(out).name, disable=None if progress else True)
-    stores, left_out = write_pair_stores(found, out, bar, skip_bad)
-    return stores, [f'passed over {file}' for file in found.passed_over] + [f'left out: {text}' for text in left_out]
+    stores, notes = write_pair_stores(found, out, bar, skip_bad)
+    return stores, [f'passed over {file}' for file in found.passed_over] + notes
 
 
 def _select(stems: list[str], pairs: str | None) -> list[str]:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from ddsa_arch.comparison.scores import SCORES
+from ddsa_arch.files.images import some
 from ddsa_arch.files.tables import markdown_table
 from ddsa_arch.machine.process import is_first_process
+from ddsa_arch.models.derain_model import NOT_FINITE
 from ddsa_arch.models.protocol import describe_protocol
 from ddsa_arch.training import pipeline
+
+EXIT_FAILED = 1
 
 
 def test(option_file: str | Path, **flags: object) -> Path:
@@ -38,7 +43,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if is_first_process():
         print(results_table(folder))
         print(f'scores: {folder / "summary.csv"}\nimages: {folder / "visualization"}')
+        broken = images_not_finite(folder)
+        if broken:
+            print(f'error: the output of the network is not finite for {some(broken)}', file=sys.stderr)
+            return EXIT_FAILED
     return 0
+
+
+def images_not_finite(folder: str | Path) -> list[str]:
+    """Names of the images of a test for which the network gave numbers that are not finite."""
+    sets = json.loads((Path(folder) / 'results.json').read_text(encoding='utf-8'))['sets']
+    return [row['image'] for record in sets.values() for row in record['images'] if row['note'] == NOT_FINITE]
 
 
 def results_table(folder: str | Path) -> str:

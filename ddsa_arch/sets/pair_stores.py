@@ -13,7 +13,7 @@ from pathlib import Path
 import lmdb
 
 from ddsa_arch.errors import InputError
-from ddsa_arch.files.images import ImageFile, byte_size, decode_image
+from ddsa_arch.files.images import ImageFile, byte_size, decode_image, some
 from ddsa_arch.files.lmdb_store import PAGE, PART_SUFFIX, Entry, StoreWriter
 from ddsa_arch.files.locks import only_writer
 from ddsa_arch.files.matching import SIDES, Pairs
@@ -85,7 +85,7 @@ def _write(
             raise InputError(f'{final} is there already; delete it first, or give another --out')
     if not doomed:
         _check_room(pairs, finals[0].parent)
-    left_out, problems = [], []
+    left_out, problems, equal = [], [], []
     writers: list[StoreWriter] = []
     try:
         if not doomed:
@@ -98,6 +98,8 @@ def _write(
                     left_out += loaded.problems
                     continue
                 problems += loaded.problems
+                if len(loaded.data) == 2 and loaded.data[0] == loaded.data[1]:
+                    equal.append(stem)
                 if doomed or loaded.problems or (problems and not skip_bad):
                     continue
                 for writer, file, data, shape in zip(
@@ -105,6 +107,10 @@ def _write(
                 ):
                     writer.put(Entry(stem, file.name, shape), data)
         problems = pairs.problems + problems
+        if equal and len(equal) == len(writers[0].entries if writers else ()):
+            raise InputError(
+                f'{finals[0].parent}: input and target are one file in every pair; name the clean images as target'
+            )
         if problems and not skip_bad:
             raise InputError(f'{len(problems)} problems:\n  ' + '\n  '.join(problems) + f'\n{SKIP_REMEDY}')
         if not writers[0].entries:
@@ -120,7 +126,10 @@ def _write(
             writer.close()
     for writer in writers:
         writer.publish()
-    return left_out + problems
+    notes = [f'left out: {text}' for text in left_out + problems]
+    if equal:
+        notes.append(f'kept, but input and target are one file in {len(equal)} pairs: {some(equal)}')
+    return notes
 
 
 def _part(final: Path) -> Path:

@@ -26,10 +26,10 @@ COLUMNS = ('set', 'source', 'pairs', 'expected', 'sizes', 'MiB', 'seconds', 'res
 
 @dataclass
 class Prepared:
-    """What became of one set: a row of the table, and a sentence for each thing that was left out."""
+    """What became of one set: a row of the table, and a sentence for each thing that was left out or looks wrong."""
 
     row: dict[str, object]
-    left_out: list[str]
+    notes: list[str]
 
 
 def prepare(
@@ -82,8 +82,8 @@ def prepare(
         write_csv(Path(out) / TABLE_NAME, [prepared.row for prepared in made], COLUMNS)
     report(markdown_table([[prepared.row[c] for c in COLUMNS] for prepared in made], COLUMNS))
     for prepared in made:
-        for problem in prepared.left_out:
-            report(f'{prepared.row["set"]}: left out: {problem}')
+        for note in prepared.notes:
+            report(f'{prepared.row["set"]}: {note}')
     if problems:
         raise InputError('\n'.join(problems))
     return made
@@ -101,7 +101,7 @@ def _prepare_set(
     start = time.perf_counter()
     pairs = pair_files(*source.files, *source.sides, benchmark.strays)
     surplus = len(pairs.inputs) - benchmark.pairs
-    left_out: list[str] = []
+    notes: list[str] = []
     for file in pairs.passed_over:
         report(f'passed over {file}')
     stores = [out / f'{side}.lmdb' for side in SIDES]
@@ -115,7 +115,7 @@ def _prepare_set(
                 f'{len(pairs.inputs)} pairs in {source.place}, expected {benchmark.pairs}; download or unpack it '
                 'again, or take it as it is with --any-count'
             )
-        _, left_out = write_pair_stores(pairs, out, bar, skip_bad, min(max(surplus, 0), benchmark.surplus))
+        _, notes = write_pair_stores(pairs, out, bar, skip_bad, min(max(surplus, 0), benchmark.surplus))
         result = 'made'
     sizes = [entry.shape[1::-1] for entry in read_entries(stores[0]).values()]
     smallest, largest = (' x '.join(map(str, pick(sizes, key=lambda s: s[0] * s[1]))) for pick in (min, max))
@@ -129,7 +129,7 @@ def _prepare_set(
         'seconds': f'{time.perf_counter() - start:.1f}',
         'result': result,
     }
-    return Prepared(_row(source, measured), left_out)
+    return Prepared(_row(source, measured), notes)
 
 
 def _row(source: FoundSet, more: Mapping[str, object]) -> dict[str, object]:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ddsa_arch.errors import InputError
-from ddsa_arch.files.images import ImageFile, byte_size, decode_image
+from ddsa_arch.files.images import ImageFile, byte_size, decode_image, some
 from ddsa_arch.files.lmdb_store import META_NAME, read_entries, read_value, stored_keys, value_sizes
 
 
@@ -53,11 +53,24 @@ def pair_problems(input_store: str | Path, target_store: str | Path) -> list[str
         return []  # the store's own check names it
     problems = [f'{key!r} is in {input_store} but not in {target_store}' for key in inputs if key not in targets]
     problems += [f'{key!r} is in {target_store} but not in {input_store}' for key in targets if key not in inputs]
+    if os.path.realpath(input_store) == os.path.realpath(target_store):
+        problems.append(f'{input_store} and {target_store} are one store')
+    else:
+        equal = [key for key in inputs if key in targets and _equal_values(input_store, target_store, key)]
+        if equal:
+            problems.append(f'input and target are one file in {len(equal)} pairs: {some(equal)}')
     for key, entry in inputs.items():
         if key in targets and entry.shape[:2] != targets[key].shape[:2]:
             sizes = ' and '.join(f'{w} x {h}' for h, w, _ in (entry.shape, targets[key].shape))
             problems.append(f'{key!r}: input and target have unequal sizes, {sizes}')
     return problems
+
+
+def _equal_values(input_store: str | Path, target_store: str | Path, key: str) -> bool:
+    try:
+        return read_value(input_store, key) == read_value(target_store, key)
+    except InputError:
+        return False  # the store's own check names it
 
 
 def source_problems(store: str | Path, files: Mapping[str, ImageFile]) -> list[str]:

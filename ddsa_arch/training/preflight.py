@@ -61,10 +61,12 @@ class Checked(NamedTuple):
     Attributes:
         net: the network, its tensors without memory (fake).
         sets: the data sets by their ``name``, ready for the pipeline.
+        warnings: what is allowed and yet looks wrong, one sentence each.
     """
 
     net: nn.Module
     sets: dict[str, Dataset]
+    warnings: list[str]
 
 
 def check_run(options: dict[str, Any], world_size: int) -> Checked:
@@ -100,7 +102,8 @@ def check_run(options: dict[str, Any], world_size: int) -> Checked:
         if dataset['phase'] == 'train':
             _check_losses(options, built, stand_in)
             _check_batch(len(built) * dataset.get('dataset_enlarge_ratio', 1), dataset, options, world_size)
-    return Checked(net, sets)
+    warnings = [f'datasets: {text}' for built in sets.values() for text in getattr(built, 'warnings', ())]
+    return Checked(net, sets, warnings + _doubts(options))
 
 
 class _StandIn(NamedTuple):
@@ -117,6 +120,18 @@ class _StandIn(NamedTuple):
                 return cls(build_network(network_g), mode)
         except RuntimeError:  # it looks at values while it is built, such as BasicSR's SwinIR
             return cls(build_network(network_g), mode)
+
+
+def _doubts(options: dict[str, Any]) -> list[str]:
+    """What an option file may ask for, although hardly anybody wants it."""
+    val = options['val']
+    with_target = {name: metric for name, metric in (val.get('metrics') or {}).items() if needs_target(metric['type'])}
+    return [
+        f'datasets.{phase}: it has no dataroot_gt, and no metric of val.metrics_without_target; it will have no scores'
+        for phase, dataset in options['datasets'].items()
+        if dataset['phase'] != 'train' and not dataset.get('dataroot_gt') and not val.get('metrics_without_target')
+        and len(with_target) == len(val.get('metrics') or {})
+    ]  # fmt: skip
 
 
 def _check_training(options: dict[str, Any], net: nn.Module) -> None:

@@ -13,7 +13,7 @@ import basicsr.train
 import torch
 from basicsr.data.prefetch_dataloader import CUDAPrefetcher
 from basicsr.models import build_model
-from basicsr.utils import MessageLogger
+from basicsr.utils import MessageLogger, get_root_logger
 from basicsr.utils.logger import initialized_logger
 from torch.utils.data import DataLoader, Dataset
 
@@ -53,6 +53,8 @@ class Replacements:
 
     def build_dataset(self, dataset_options: dict[str, Any]) -> Dataset:
         """Give a data set that the check before the run has built."""
+        while self.checked.warnings:
+            get_root_logger().warning(self.checked.warnings.pop(0))
         return self.checked.sets[dataset_options['name']]
 
     def load_resume_state(self, opt: dict[str, Any]) -> dict[str, Any] | None:
@@ -70,7 +72,7 @@ class Replacements:
         BasicSR's stops early, as it counts epochs with ceil while its loader drops the last batch; and a resumed run
         repeats the images of its epoch.
         """
-        for report in self.reports:
+        for report in (*self.reports, *self.checked.warnings):
             logger.warning(report)
         # BasicSR turns it on; it picks by measured time
         torch.backends.cudnn.benchmark &= opt['cudnn_benchmark'] and not opt['deterministic']
