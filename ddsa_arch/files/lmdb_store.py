@@ -126,7 +126,7 @@ def read_value(path: str | Path, key: str) -> bytes:
 
 
 def _environment(path: str | Path) -> lmdb.Environment:
-    """This process's handle of a store."""
+    """Return this process's handle of a store."""
     place = os.path.realpath(path)
     try:
         with _opening:
@@ -151,7 +151,7 @@ def _environment(path: str | Path) -> lmdb.Environment:
 
 
 class StoreWriter:
-    """One store in the making, ``X.lmdb.part``.
+    """Writes one store as ``X.lmdb.part``, which takes its name when it is whole.
 
     Args:
         final: ``X.lmdb``, the name that :meth:`publish` gives it.
@@ -220,5 +220,5 @@ class StoreWriter:
 
 
 def _shape_key(key: str) -> bytes:
-    """Where an unfinished store notes a checked image's shape; no key of an image begins with a zero byte."""
+    """Return the key for a checked image's shape in an unfinished store; no image's key begins with a zero byte."""
     return b'\0' + key.encode('utf-8')
