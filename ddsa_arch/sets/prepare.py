@@ -26,7 +26,7 @@ COLUMNS = ('set', 'source', 'pairs', 'expected', 'sizes', 'MiB', 'seconds', 'res
 
 @dataclass
 class Prepared:
-    """What became of one set: a row of the table, and a sentence for each thing that was left out."""
+    """The outcome for one set: a row of the table, and a sentence for each thing that was left out."""
 
     row: dict[str, object]
     left_out: list[str]
