@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def results_table(folder: str | Path) -> str:
-    """The scores of a test for a terminal: a row for each set, their average, and the protocol."""
+    """Return the scores of a test for a terminal: a row for each set, their average, and the protocol."""
     with (Path(folder) / 'summary.csv').open(encoding='utf-8', newline='') as file:
         rows = list(csv.DictReader(file))
     protocol = json.loads((Path(folder) / 'results.json').read_text(encoding='utf-8'))['protocol']
