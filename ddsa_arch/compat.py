@@ -1,4 +1,4 @@
-"""What today's packages break in BasicSR 1.4.2, each repair with its reason and the day it can go.
+"""Repairs of what today's packages break in BasicSR 1.4.2, each with its reason and the day it can go.
 
 ``repair()`` is the first thing that ``import ddsa_arch`` does: even ``basicsr.utils.registry`` imports all of
 BasicSR. Every repair looks at the installed package, never at a version number, does nothing where nothing is
@@ -38,7 +38,7 @@ def repair() -> None:
 
 
 def _repair_torchvision_operators() -> None:
-    """A CUDA build of torchvision cannot load its operators beside a CPU-only torch, and then fails to import.
+    """Let torchvision be imported where a CUDA build of it stands beside a CPU build of torch.
 
     BasicSR needs none of them, so an empty declaration serves. Goes when torchvision imports without operators.
     """

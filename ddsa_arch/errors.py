@@ -15,7 +15,7 @@ class InputError(ValueError):
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
-    """A hint such as ``; did you mean 'DDSANet'?``, or the choices where nothing is near."""
+    """Return a hint such as ``; did you mean 'DDSANet'?``, or the choices where nothing is near."""
     candidates = sorted(set(map(str, candidates)))
     near = difflib.get_close_matches(name, candidates, n=1, cutoff=0.5)
     if not near:  # the same letters in another case, as difflib counts them as different
@@ -26,7 +26,7 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str:
 
 
 def clear_message(error: BaseException) -> str:
-    """The user's part of an error that may have been wrapped by a data loader's worker process."""
+    """Return the part of an error that is for the user; a worker process of a data loader may have wrapped it."""
     text = str(error)
     marker = f'{InputError.__name__}: '
     return text.rsplit(marker, 1)[-1].strip() if marker in text else text

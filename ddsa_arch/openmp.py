@@ -27,7 +27,7 @@ def wait_considerately() -> None:
 
 
 def waiting() -> str:
-    """What the user, a command or nobody has set, such as ``GOMP_SPINCOUNT=1000``."""
+    """Describe how threads wait, such as ``GOMP_SPINCOUNT=1000``, whoever has set it."""
     found = [f'{name}={os.environ[name]}' for name in VARIABLES if os.environ.get(name)]
     return ', '.join(found) or "OpenMP's own choice"
 

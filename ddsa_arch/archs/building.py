@@ -16,7 +16,7 @@ Net = TypeVar('Net', bound=nn.Module)
 
 
 def build_network(network_g: Mapping[str, Any], device: str = 'cpu') -> nn.Module:
-    """A registered network from its options.
+    """Build a registered network from its options.
 
     Args:
         network_g: ``{type, ...}``.
@@ -41,7 +41,7 @@ def build_network(network_g: Mapping[str, Any], device: str = 'cpu') -> nn.Modul
 
 
 def sharing_tensors(net: Net) -> Net:
-    """A copy of a network that shares its parameters and buffers: they take no memory, and stay those of the network.
+    """Copy a network without copying its parameters and buffers, which both then share.
 
     What is done to the copy, such as hooks or another mode, is not seen by whoever runs the network. Forwards that were
     compiled by themselves are left out of it.

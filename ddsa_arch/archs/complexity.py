@@ -139,7 +139,7 @@ FREE = (
 
 @dataclass(frozen=True)
 class Operations:
-    """What one image costs a network.
+    """The operations that a network does for one image, by kind.
 
     Args:
         conv_macs: multiply-adds of convolutions; of a transposed one by the pixels that go in. Biases are left out.
@@ -163,7 +163,7 @@ class Operations:
 
     @property
     def weighed_macs(self) -> int:
-        """Products with weights, as hooks on layers count them and most papers print them."""
+        """Multiply-adds with weights, as hooks on layers count them and most papers print them."""
         return self.conv_macs + self.linear_macs
 
     @property
@@ -173,7 +173,7 @@ class Operations:
 
     @property
     def flops(self) -> int:
-        """Two for each multiply-add, and the rest."""
+        """Floating-point operations: two for each multiply-add, and all others."""
         return 2 * self.macs + self.other_flops
 
 
@@ -199,7 +199,7 @@ def count_operations(net: nn.Module, image: Tensor) -> Operations:
 
 
 def _handles() -> dict[str, Handle | None]:
-    """What each operator costs, by its name in torch.jit; None for nothing."""
+    """Return the function that counts each operator, by its name in torch.jit; None for operators that cost nothing."""
     products = {'matmul': 0, 'mm': 0, 'bmm': 0, 'mv': 0, 'dot': 0, 'baddbmm': 1}  # place of the first factor
     handles: dict[str, Handle | None] = dict.fromkeys(f'aten::{name}' for name in FREE)
     for name in ELEMENTWISE:
@@ -230,7 +230,7 @@ def _shape(value: Any) -> list[int]:
 
 
 def _is_float(value: Any) -> bool:
-    """Sizes are tensors as well while torch.jit traces, of whole numbers."""
+    """Tell whether a value is floating point; while torch.jit traces, sizes are tensors too, of whole numbers."""
     return value.isCompleteTensor() and value.type().scalarType() in ('Float', 'Double', 'Half', 'BFloat16')
 
 
@@ -244,7 +244,7 @@ def _per_element(inputs: int = 0, outputs: int = 0) -> Handle:
 
 
 def _layer(kind: str, handle: Handle) -> Handle:
-    """A layer with weights, by mmengine's handle."""
+    """Count a layer with weights by mmengine's handle."""
     activations = generic_activation_jit(ACTIVATIONS)
 
     def count(given: Sequence[Any], given_back: Sequence[Any]) -> Counter:
@@ -263,7 +263,7 @@ def _norm(handle: Handle) -> Handle:
 
 
 def _product(first: int) -> Handle:
-    """Of two tensors, the ``first`` and the next argument: as many multiply-adds for each result as the first is wide.
+    """Count the product of two tensors, arguments ``first`` and the next: the first's width for each result.
 
     mmengine's counts the first tensor's batch alone, where the second's is broadcast to.
     """
@@ -276,7 +276,7 @@ def _product(first: int) -> Handle:
 
 
 def _attention(given: Sequence[Any], given_back: Sequence[Any]) -> Counter:
-    """scaled_dot_product_attention: ``(..., N, d)``, ``(..., M, d)``, ``(..., M, e)`` -> ``(..., N, e)``."""
+    """Count scaled_dot_product_attention: ``(..., N, d)``, ``(..., M, d)``, ``(..., M, e)`` -> ``(..., N, e)``."""
     queries, values, out = _shape(given[0]), _shape(given[2]), _shape(given_back[0])
     scores = prod(out[:-1]) * values[-2]
     return Counter({
@@ -287,7 +287,7 @@ def _attention(given: Sequence[Any], given_back: Sequence[Any]) -> Counter:
 
 
 def _einsum(given: Sequence[Any], given_back: Sequence[Any]) -> Counter:
-    """Exact for two tensors; with more, what the whole sum would cost at once. mmengine's rounds to four digits."""
+    """Count einsum: exactly for two tensors, as one sum for more. (mmengine's count rounds to four digits.)"""
     terms = given[0].toIValue().replace(' ', '').partition('->')[0].split(',')
     shapes = [_shape(value) for value in given[1].node().inputs()]
     if any('.' in term for term in terms):

@@ -70,7 +70,7 @@ class State(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """The step size and the modules of one stage, by whatever names the networks keep them.
+    """One stage: its step size and its modules, whatever names these have in the networks.
 
     It is called with the input image y and the state after the earlier stage. The first stage has no ``merge``, the
     last one nothing from the encoder on.

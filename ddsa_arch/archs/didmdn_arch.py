@@ -54,7 +54,7 @@ def named_levels(inputs: Sequence[int], levels: Sequence[Level], kernel_size: in
 
 
 class Stream(nn.Module):
-    """Six levels of dense blocks; what its kinds have in common.
+    """The six levels of dense blocks that both kinds of stream have.
 
     Args:
         inputs: channels that go into each level.
@@ -181,7 +181,7 @@ class MultiStream(nn.Module):
 
 
 def unused_norms() -> dict[str, nn.Module]:
-    """Stand in the published weights of both networks and of their streams 1 and 2."""
+    """Make the norms that the published weights hold, and that no forward calls."""
     return {'batchnorm20': nn.BatchNorm2d(20), 'batchnorm1': nn.BatchNorm2d(1)}
 
 
@@ -230,7 +230,7 @@ class DIDMDN(MultiStream):
         return (self.published_outputs(2 * rain - 1, label)['clean'] + 1) / 2
 
     def published_outputs(self, x: Tensor, label: int | Tensor | None = None) -> dict[str, Tensor]:
-        """What the release gives, by name: residual and clean in (-1, 1), from the rainy image in [-1, 1]."""
+        """Return the release's outputs by name, residual and clean in (-1, 1), from the rainy image in [-1, 1]."""
         residual = self.head(x, label)
         return {'residual': residual, 'clean': image_from(x - residual, self.refineclean1, self.refineclean2)}
 
@@ -323,7 +323,7 @@ class DIDMDNChain(nn.Module):
         self.derain = DIDMDN()
 
     def train(self, mode: bool = True) -> DIDMDNChain:
-        """Training moves the statistics of ``derain`` alone."""
+        """Set the mode of ``derain`` alone; the statistics of the frozen networks then do not move."""
         super().train(mode)
         self.residual.eval()
         self.classifier.eval()

@@ -45,7 +45,7 @@ def se_or_not(channels: int, use_se: bool) -> nn.Module:
 
 
 class Unit(nn.Module):
-    """What the kinds of unit have in common; below, x is the input, W are convolutions, sig is the sigmoid.
+    """The base of all kinds of unit. In their formulas x is the input, W are convolutions, sig is the sigmoid.
 
     A unit takes its input (B, C_in, H, W) and the state that it kept in the earlier stage: nothing in the first one.
     It returns its output (B, C, H, W), followed by the state that it keeps for the next stage.

@@ -30,7 +30,7 @@ EPS = 1e-5  # of the norms
 
 
 class Branch(nn.Module):
-    """What the branches do not share: bias, scale and shift of each layer.
+    """The weights that each branch has for itself: bias, scale and shift of each layer.
 
     The norm that follows takes every bias away again, so biases have no effect. They stand in the published weights
     and are counted; here they are frozen, so that no optimiser waits for a gradient.

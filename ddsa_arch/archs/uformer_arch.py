@@ -42,7 +42,7 @@ MASKED = -100.0  # added to the score of two pixels that the cyclic shift alone 
 
 
 def shift_mask(height: int, width: int, size: int, shift: int, device: torch.device) -> Tensor:
-    """What is added to the scores in the windows of a map that was shifted cyclically, (n, 1, N, N).
+    """Return the mask for the scores of a map that was shifted cyclically, (n, 1, N, N), which is added to them.
 
     The last ``shift`` rows and columns came from the other side and do not belong to the rest of their windows.
     """

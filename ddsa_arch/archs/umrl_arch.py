@@ -107,7 +107,7 @@ class UMRL(nn.Module):
         return images
 
     def published_outputs(self, x: Tensor, conf_full: bool = True) -> dict[str, Tensor]:
-        """What the release gives, by name.
+        """Return the outputs of the release by their names.
 
         Args:
             x: the rainy image, (B, 3, H, W) in [-1, 1].
@@ -148,5 +148,5 @@ class UMRL(nn.Module):
         return outputs
 
     def clean(self, x: Tensor, residual: Tensor) -> Tensor:
-        """The clean image of a scale, not just x - residual; (B, 3, h, w) in [-1, 1]."""
+        """Return the clean image of a scale, (B, 3, h, w) in [-1, 1], which convolutions make of x - residual."""
         return image_from(x - residual, self.refineclean1, self.refineclean2)

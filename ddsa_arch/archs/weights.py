@@ -51,7 +51,7 @@ class WeightFile:
         return _about(self.checkpoint)
 
     def key(self, wanted: str | None = None) -> str | None:
-        """The wrapper of the weights inside the file, None for its root.
+        """Return the wrapper of the weights inside the file, or None for its root.
 
         Args:
             wanted: the wrapper to take. None, or one of ``params_ema``, ``params``, ``state_dict`` that is not there,
@@ -69,7 +69,7 @@ class WeightFile:
         return next((k for k in WRAPPERS if isinstance(self.checkpoint.get(k), Mapping)), None)
 
     def state_dict(self, key: str | None = None) -> dict[str, Tensor]:
-        """The weights by their names, without a ``module.`` prefix.
+        """Return the weights by their names, without a ``module.`` prefix.
 
         Args:
             key: see ``key``.
@@ -187,7 +187,7 @@ def write_weights(
 
 
 def state_checksum(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 of names, types, shapes and values, in the order of the names; the kind of file does not matter."""
+    """Return the SHA-256 of names, types, shapes and values in the order of the names, whatever the kind of file."""
     digest = hashlib.sha256()
     for name, value in sorted(state.items()):
         digest.update(f'{name} {value.dtype} {tuple(value.shape)}\n'.encode())

@@ -41,7 +41,7 @@ class Chosen:
 
 
 def choose_networks(names: Sequence[str]) -> list[Chosen]:
-    """The networks that are meant; each once.
+    """Find the networks that the arguments name, each once.
 
     Raises:
         InputError: an unknown name, a file without a network, arguments that do not fit, or one label for two.
@@ -83,7 +83,7 @@ def _choose(name: str) -> Chosen:
 
 
 def _of_file(path: Path) -> Chosen:
-    """The network of an option file; of its ``val.restore`` what it must have of H and W, no recipe beside it."""
+    """Return the network of an option file with its size multiple; the rest of ``val.restore`` is left out."""
     options = read_options(path)
     try:
         import_modules(options.get('imports'))
@@ -97,12 +97,12 @@ def _of_file(path: Path) -> Chosen:
 
 
 def _card_of(section: dict[str, Any]) -> Card | None:
-    """The card of this very network."""
+    """Return the card that describes exactly this network; None if there is none."""
     return next((card for card in CARDS if _complete(section) == _complete(_of_card(card).network_g)), None)
 
 
 def _complete(section: dict[str, Any]) -> dict[str, Any]:
-    """A section with the defaults of what it leaves out, all sequences as lists."""
+    """Fill a section with the defaults of what it leaves out, and turn all sequences into lists."""
     taken, _ = part_parameters('arch', section['type'])
     defaults = {name: p.default for name, p in taken.items() if p.default is not p.empty}
     return json.loads(json.dumps(defaults | section, default=str))

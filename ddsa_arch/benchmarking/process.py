@@ -85,7 +85,7 @@ def _end(process: subprocess.Popen) -> None:
 
 
 def exit_text(code: int) -> str:
-    """Why a process ended that did not say so itself."""
+    """Tell why a process ended that did not say so itself."""
     if code == -KILL:
         return 'killed (SIGKILL), most likely for want of memory'
     return f'ended by {signal.Signals(-code).name}' if code < 0 else f'ended with exit code {code}'

@@ -1,4 +1,4 @@
-"""The files of a benchmark: its table as CSV and as a page, and what its networks cost against how well they do."""
+"""The files of a benchmark: its table as CSV and as a page, and plots of PSNR against cost."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def _cell(row: Mapping[str, Any], column: str) -> str:
 
 
 def read_psnr(path: str | Path) -> dict[str, float]:
-    """The PSNR of each network in dB, from a CSV file with columns ``network`` and ``psnr``; empty cells are passed.
+    """Read the PSNR of each network in dB from the columns ``network`` and ``psnr`` of a CSV file, if not empty.
 
     In comparison.csv of `ddsa compare`, which says so in its column ``source``, rows that were reported are passed too.
 
@@ -173,6 +173,6 @@ def write_plots(
 
 
 def _setting(row: Mapping[str, Any], columns: Sequence[str]) -> str:
-    """Such as ``256x256 inference fast bf16 cuda compiled``."""
+    """Return the settings of a row as text, such as ``256x256 inference fast bf16 cuda compiled``."""
     words = [('compiled' if row[c] else 'eager') if c == 'compiled' else str(row.get(c, '')) for c in columns]
     return ' '.join(filter(None, words))

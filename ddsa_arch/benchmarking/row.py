@@ -100,7 +100,7 @@ class Job:
 
     @property
     def images(self) -> int:
-        """Of one run."""
+        """Images that go through the network in one run."""
         return self.batch if self.training else 1
 
     @property
@@ -144,7 +144,7 @@ def _measure(job: Job, emit: Emit) -> None:
     work = _training_step(job, net, rain) if job.training else _restoring(job, net, rain)
 
     def run() -> float:
-        """Seconds of one image, or of one step."""
+        """Return the seconds that one image or one step takes."""
         began = time.perf_counter()
         work()
         if on_gpu:
@@ -194,7 +194,7 @@ def _measure(job: Job, emit: Emit) -> None:
 
 
 def _build(job: Job) -> nn.Module:
-    """The network, as ``ddsa derain`` has it."""
+    """Build the network as ``ddsa derain`` does."""
     torch.manual_seed(SEED)
     net = build_network(check_network(job.network_g))
     if not job.plain and not job.compiled:
@@ -203,7 +203,7 @@ def _build(job: Job) -> nn.Module:
 
 
 def _restoring(job: Job, net: nn.Module, rain: Tensor) -> Callable[[], object]:
-    """The network on one image, again and again."""
+    """Return a function that runs the network on one image, as often as it is called."""
 
     def work() -> None:
         with _autocast(job):
@@ -213,7 +213,7 @@ def _restoring(job: Job, net: nn.Module, rain: Tensor) -> Callable[[], object]:
 
 
 def _training_step(job: Job, net: nn.Module, rain: Tensor) -> Callable[[], object]:
-    """A step of AdamW on one batch, again and again."""
+    """Return a function that takes a step of AdamW on one batch, as often as it is called."""
     optimiser = build_optimiser('AdamW', net.parameters(), lr=LEARNING_RATE)
     amp = 'off' if DTYPES[job.dtype] is torch.float32 else job.dtype
     step = TrainingStep(net, optimiser, {'amp': amp}, torch.device(job.device))
@@ -230,12 +230,12 @@ def _autocast(job: Job) -> contextlib.AbstractContextManager:
 
 
 def _weights(net: nn.Module) -> int:
-    """Bytes."""
+    """Return the bytes of the network's weights."""
     return sum(t.numel() * t.element_size() for t in [*net.parameters(), *net.buffers()])
 
 
 def _check_dtype(job: Job) -> None:
-    """Whether autocast gives the wanted type here; it also loads the kernels' library, which is no network's memory.
+    """Check that autocast gives the wanted type here; this also loads the kernels' library before memory is measured.
 
     Raises:
         InputError: it does not: older releases warn and go on in float32.
@@ -255,7 +255,7 @@ def _check_dtype(job: Job) -> None:
 
 
 def tiles_of(net: nn.Module, recipe: Recipe, height: int, width: int) -> tuple[int, int, int]:
-    """How ``restore`` runs a network on an image.
+    """Return how ``restore`` runs a network on an image.
 
     Returns:
         H and W of what the network takes, and how often it runs.

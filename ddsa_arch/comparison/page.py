@@ -1,4 +1,4 @@
-"""What ``ddsa compare`` says in words: the page comparison.md, the lines above the gallery, the protocol."""
+"""The texts of ``ddsa compare``: the page comparison.md, the lines above the gallery, the protocol."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def page(
     warnings: Sequence[str],
     layout: str,
 ) -> str:
-    """comparison.md."""
+    """Return the text of comparison.md."""
     parts = ['# Comparison', '', to_markdown(table), '', LEGEND, caption, '']
     if layout in REPORTED_TABLES:
         parts += [_about_reported(published_scores()[REPORTED_TABLES[layout]]), '']
@@ -62,7 +62,7 @@ def page(
 
 
 def remarks(caption: str, warnings: Sequence[str], methods: Sequence[Method], found: Sequence[Difference]) -> list[str]:
-    """What the gallery says above its pictures: protocol, what to know, differences by the first score, runs."""
+    """Return the lines above the gallery: protocol, warnings, differences by the first score, runs."""
     lines = [caption, *warnings]
     first: dict[str, str] = {}  # score of each set
     for d in found:
@@ -88,7 +88,7 @@ def _run_row(method: Method) -> list[str]:
 
 
 def protocol_warnings(methods: Sequence[Method], protocol: str) -> list[str]:
-    """Where tested runs made their images in different ways, or have other scores in their own files."""
+    """Warn where tested runs made their images in different ways, or stored other scores in their own files."""
     tested = [m for m in methods if m.protocol]
     rounded = [m.name for m in tested if m.protocol['rounding'] == 'round']
     cut = [m.name for m in tested if m.protocol['rounding'] != 'round']
@@ -108,14 +108,14 @@ def protocol_warnings(methods: Sequence[Method], protocol: str) -> list[str]:
 
 
 def _target_metrics(method: Method) -> list[dict[str, Any]]:
-    """The metrics that a run was tested with, where it has scores by them."""
+    """Return the metrics that a run was tested with and has scores of."""
     return [of for name, of in method.protocol['metrics'].items() if name in method.scores]
 
 
 def protocol_record(
     methods: Sequence[Method], scored: Sequence[SetScores], protocol: str, packages: Mapping[str, str]
 ) -> dict[str, Any]:
-    """How the comparison came about."""
+    """Return how the comparison came about, for protocol.json."""
     return {
         'protocol': protocol,
         'versions': dict(packages),

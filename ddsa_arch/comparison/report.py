@@ -47,7 +47,7 @@ class Difference:
 
 
 def rows(methods: Sequence[Method], scored: Sequence[SetScores], layout: str) -> list[Row]:
-    """The measured methods, then those that the paper's table of this layout reports."""
+    """Return rows for the measured methods, then for those that the paper's table of this layout reports."""
     names = {one.compared.name: one.metrics for one in scored}
     if layout == 'table1':
         names = {benchmark.name: WITH_TARGET for benchmark in TEST_SETS}
@@ -62,7 +62,7 @@ def rows(methods: Sequence[Method], scored: Sequence[SetScores], layout: str) ->
 
 
 def _kinds(layout: str) -> tuple[str, str]:
-    """The scores of a layout's reported rows."""
+    """Return the names of the scores that a layout's reported rows have."""
     return WITHOUT_TARGET if layout == 'table2' else WITH_TARGET
 
 
@@ -82,7 +82,7 @@ def _reported(table: Mapping[str, Any], layout: str) -> list[Row]:
 
 
 def _switches(method: Method) -> dict[str, bool] | None:
-    """Which parts of the ablation a tested DDSANet has."""
+    """Return which parts of the ablation a tested DDSANet has."""
     network = (method.protocol or {}).get('network') or {}
     if network.get('type') != 'DDSANet':
         return None
@@ -99,7 +99,7 @@ def _switches(method: Method) -> dict[str, bool] | None:
 
 
 def main_table(found: Sequence[Row], scored: Sequence[SetScores], layout: str, protocol: str) -> tuple[Table, str]:
-    """The table of a layout, and what stands below it."""
+    """Return the table of a layout, and the notes below it."""
     columns = {one.compared.name: one.metrics for one in scored}
     reported_sets = {'table1': [b.name for b in TEST_SETS], 'table2': ['real'], 'table3': ['Rain100H']}.get(layout, [])
     kinds = _kinds(layout)
@@ -134,14 +134,14 @@ def _caption(scored: Sequence[SetScores], protocol: str, averaged: bool) -> str:
 
 
 def reported_note(layout: str) -> str:
-    """Where the reported rows of a layout come from; '' where there are none."""
+    """Tell where the reported rows of a layout come from; '' where there are none."""
     if layout not in REPORTED_TABLES:
         return ''
     return f' Reported rows: {published_scores()[REPORTED_TABLES[layout]]["title"]}, not measured here.'
 
 
 def write_means(path: Path, found: Sequence[Row], scored: Sequence[SetScores]) -> None:
-    """A row for each method: the average of each score, then the mean of each set."""
+    """Write a row for each method: the average of each score, then the mean of each set."""
     metrics = used_metrics(scored)
     sets = list(dict.fromkeys(name for row in found for name in row.means if name != AVERAGE))
     table = []
@@ -156,7 +156,7 @@ def write_means(path: Path, found: Sequence[Row], scored: Sequence[SetScores]) -
 
 
 def write_images(path: Path, scored: Sequence[SetScores]) -> None:
-    """A row for each image of each method."""
+    """Write a row for each image of each method."""
     metrics = used_metrics(scored)
     table = [
         {
@@ -181,7 +181,7 @@ def _cell(value: float) -> float | str:
 
 
 def differences(scored: Sequence[SetScores], reference: str) -> list[Difference]:
-    """Each method against the reference, image by image; the rainy images where there is no target to be worse by."""
+    """Compare each method with the reference, image by image; without targets the rainy images take part too."""
     found = []
     for one in scored:
         name = one.compared.name
@@ -201,7 +201,7 @@ def differences(scored: Sequence[SetScores], reference: str) -> list[Difference]
 
 
 def write_differences(path: Path, found: Sequence[Difference]) -> None:
-    """A row for each method, set and score; means are of method less reference."""
+    """Write a row for each method, set and score; means are those of method minus reference."""
     table = [
         {'network': d.method, 'reference': d.reference, 'set': d.set, 'score': d.score, **asdict(d.found)}
         for d in found

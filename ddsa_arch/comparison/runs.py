@@ -1,4 +1,4 @@
-"""What is compared: the folders that tests have written, folders of images, and the targets to both."""
+"""The runs that are compared: folders that tests have written, folders of images, and the targets of both."""
 
 from __future__ import annotations
 
@@ -44,26 +44,26 @@ class Method:
 
     @property
     def sets(self) -> list[str]:
-        """The sets it has images or scores of."""
+        """Return the sets of which the method has images or scores."""
         return list(dict.fromkeys([*self.stored, *self.images]))
 
     @property
     def scores(self) -> set[str]:
-        """What the test's rows hold: the scores, among their other columns."""
+        """Return the scores of the test's rows, which have other columns too."""
         return {column for of_set in self.stored.values() for row in of_set.values() for column in row}
 
     def stems(self, set_name: str) -> set[str]:
-        """The images of a set, without the suffix."""
+        """Return the names of a set's images, without the suffix."""
         if set_name in self.images:
             return {stem.removesuffix(self.suffix) for stem in self.images[set_name].found}
         return set(self.stored.get(set_name, ()))
 
     def read(self, set_name: str, stem: str) -> np.ndarray:
-        """``(H, W, 3)`` uint8 BGR."""
+        """Read an image as ``(H, W, 3)`` uint8 BGR."""
         return self.images[set_name].read(stem + self.suffix)
 
     def where(self, set_name: str, stem: str) -> str:
-        """The file of an image, for messages."""
+        """Return the file of an image, for messages."""
         return self.images[set_name].path(stem + self.suffix)
 
 
@@ -87,7 +87,7 @@ class ComparedSet:
 
 
 def read_methods(runs: Iterable[str]) -> list[Method]:
-    """The methods of ``[NAME=]FOLDER`` arguments.
+    """Read the methods from ``[NAME=]FOLDER`` arguments.
 
     Raises:
         InputError: a folder that is missing or holds neither results nor images; a name that stands twice.
@@ -150,7 +150,7 @@ def _has_images(folder: Path) -> bool:
 def find_sources(
     given: Sequence[str], methods: Sequence[Method], key: str, flag: str, sets: Sequence[str]
 ) -> dict[str, ImageSource]:
-    """The targets or inputs of each set: those given, else those that the methods were tested with.
+    """Find the targets or inputs of each set: those given, else those that the methods were tested with.
 
     Args:
         given: ``[SET=]FOLDER`` arguments.
@@ -181,7 +181,7 @@ def find_sources(
 
 
 def _tested_root(methods: Sequence[Method], set_name: str, key: str) -> Path | None:
-    """Where a run that tested on a set took its images from; paths are relative to where it ran."""
+    """Return the folder from which a tested run took its images; paths are relative to where it ran."""
     for method in methods:
         for dataset in (method.options.get('datasets') or {}).values():
             root = dataset.get(key)
@@ -194,7 +194,7 @@ def _tested_root(methods: Sequence[Method], set_name: str, key: str) -> Path | N
 
 
 def common_sets(methods: Sequence[Method]) -> list[str]:
-    """All sets of all methods; folders of images without a set's name take the one that the others have.
+    """Return all sets of all methods; a folder of images without a set's name takes that of the others.
 
     Raises:
         InputError: a folder of images that might belong to any of several sets.
@@ -215,7 +215,7 @@ def common_sets(methods: Sequence[Method]) -> list[str]:
 
 
 def compared_set(name: str, methods: Sequence[Method], targets: ImageSource | None, allow_missing: bool) -> ComparedSet:
-    """The images of a set that all its methods, and the targets, have.
+    """Return the images of a set that all its methods and the targets have.
 
     Args:
         name: of the set.

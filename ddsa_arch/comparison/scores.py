@@ -1,4 +1,4 @@
-"""What is known about each score that tables, plots and pages show."""
+"""The scores that tables, plots and pages show: their names, units, digits and direction."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Score:
     higher_is_better: bool
 
     def show(self, value: float) -> str:
-        """The value without its unit; a dash where there is none."""
+        """Return the value without its unit; a dash where there is none."""
         return f'{value:.{self.digits}f}' if math.isfinite(value) else '-'
 
 

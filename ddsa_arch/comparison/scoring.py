@@ -1,4 +1,4 @@
-"""The scores of all compared methods on a set, all by one protocol: taken anew from the images where there are any."""
+"""Score all compared methods on a set by one protocol, anew from the images where there are any."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ AGREEMENT = 1e-6  # of a score taken anew with the stored one
 
 @dataclass(frozen=True)
 class SetScores:
-    """Scores of a set.
+    """The scores of all methods on a set.
 
     Args:
         compared: the set.
@@ -45,17 +45,17 @@ class SetScores:
     warnings: Sequence[str]
 
     def mean(self, method: str, metric: str) -> float:
-        """Over the images with a finite score; NaN for a method or metric that the set lacks."""
+        """Return the mean over the images with a finite score; NaN for a method or metric that the set lacks."""
         return finite_mean(self.values.get(method, {}).get(metric, ()))
 
 
 def used_metrics(scored: Sequence[SetScores]) -> list[str]:
-    """The metrics of all sets, each once."""
+    """Return the metrics of all sets, each once."""
     return list(dict.fromkeys(metric for one in scored for metric in one.metrics))
 
 
 def metric_options(names: Sequence[str], protocol: str) -> dict[str, dict[str, Any]]:
-    """Metrics as option files have them.
+    """Return the options of metrics as an option file would have them.
 
     Raises:
         InputError: a name that is no score, or BRISQUE without its model.
@@ -140,7 +140,7 @@ def score_set(
 def _stored_scores(
     method: Method, compared: ComparedSet, options: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, tuple[dict[str, float], str]]:
-    """The scores that a test wrote, if they are of the same kind."""
+    """Return the scores that a test wrote, if they are of the same kind."""
     if not _same_kind(method, options):
         wanted = ', '.join(f'{name} {o["protocol"]}' if 'protocol' in o else name for name, o in options.items())
         raise InputError(
@@ -155,7 +155,7 @@ def _stored_scores(
 
 
 def _same_kind(method: Method, options: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Whether the stored scores were taken by these metrics with these options."""
+    """Tell whether the stored scores were taken by these metrics with these options."""
     protocol = method.protocol or {}
     stored = {**protocol.get('metrics_without_target', {}), **protocol.get('metrics', {})}
     wanted = metrics_block({name: dict(o) for name, o in options.items()})
@@ -173,7 +173,7 @@ def _disagreements(
     options: Mapping[str, Mapping[str, Any]],
     values: Mapping[str, Sequence[float]],
 ) -> list[str]:
-    """A warning where the images give other scores than their test stored: one of both has changed since."""
+    """Warn where the images give other scores than their test stored, as one of both has changed since."""
     rows = method.stored.get(compared.name)
     if not rows or not _same_kind(method, options):
         return []

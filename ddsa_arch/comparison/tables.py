@@ -25,7 +25,7 @@ Means = Mapping[str, Mapping[str, float]]  # by set, then by score
 
 @dataclass(frozen=True)
 class Row:
-    """One method.
+    """One row of a table: a method and its mean scores.
 
     Args:
         name: of the method.
@@ -45,22 +45,22 @@ class Row:
 
     @property
     def label(self) -> str:
-        """The name, and that it is reported."""
+        """Return the name, and that the row is reported if it is."""
         return f'{self.name} ({REPORTED})' if self.kind == REPORTED else self.name
 
     def value(self, set_name: str, score: str) -> float:
-        """A mean; NaN where it is not known."""
+        """Return a mean; NaN where it is not known."""
         return float(self.means.get(set_name, {}).get(score, math.nan))
 
     def shown(self, set_name: str, score: str) -> str:
-        """A mean as it is printed."""
+        """Return a mean as it is printed."""
         value = self.value(set_name, score)
         return f'{value:.{self.digits.get(score, SCORES[score].digits)}f}' if math.isfinite(value) else NO_VALUE
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Texts that are joined by a slash, each with its mark: ``best``, ``second`` or ''."""
+    """The texts of one cell, joined by a slash, each with its mark: ``best``, ``second`` or ''."""
 
     parts: tuple[tuple[str, str], ...]
 
@@ -87,7 +87,7 @@ class Table:
 
 
 def with_average(means: Means, sets: Sequence[str], scores: Sequence[str]) -> dict[str, dict[str, float]]:
-    """The means of the sets and the mean of these; a score that a set lacks has no average."""
+    """Add to the means of the sets the mean of these; a score that a set lacks has no average."""
     average = {}
     for score in scores:
         values = [means.get(name, {}).get(score, math.nan) for name in sets]
@@ -96,7 +96,7 @@ def with_average(means: Means, sets: Sequence[str], scores: Sequence[str]) -> di
 
 
 def marks(rows: Sequence[Row], set_name: str, score: str) -> list[str]:
-    """The mark of each row: best and second best as printed, among the rows of its kind; equal values share theirs."""
+    """Mark the best and the second best row as printed, among rows of one kind; equal values share a mark."""
     found = []
     for row in rows:
         rivals = {r.shown(set_name, score) for r in rows if r.kind == row.kind} - {NO_VALUE}
@@ -109,7 +109,7 @@ def marks(rows: Sequence[Row], set_name: str, score: str) -> list[str]:
 
 
 def sets_table(rows: Sequence[Row], columns: Sequence[tuple[str, Sequence[str]]]) -> Table:
-    """Methods down, sets and scores across, as Table 1 of the paper.
+    """Make a table with methods down, and sets and scores across, as Table 1 of the paper.
 
     Args:
         rows: measured ones first.
@@ -125,7 +125,7 @@ def sets_table(rows: Sequence[Row], columns: Sequence[tuple[str, Sequence[str]]]
 
 
 def methods_table(rows: Sequence[Row], columns: Sequence[tuple[str, Sequence[str]]]) -> Table:
-    """Methods across, a line for each set with its scores joined by slashes, as Table 2 of the paper."""
+    """Make a table with methods across, and a line of scores joined by slashes for each set, as the paper's Table 2."""
     lines = []
     for name, scores in columns:
         marked = [marks(rows, name, score) for score in scores]
@@ -139,7 +139,7 @@ def methods_table(rows: Sequence[Row], columns: Sequence[tuple[str, Sequence[str
 
 
 def ablation_table(rows: Sequence[Row], columns: Sequence[tuple[str, Sequence[str]]], parts: Sequence[str]) -> Table:
-    """Models across, the parts that they have and their scores down, as Table 3 of the paper."""
+    """Make a table with models across, and their parts and scores down, as Table 3 of the paper."""
     lines = []
     for part in parts:
         ticks = [Cell.of('✓' if row.switches and row.switches.get(part) else '') for row in rows]
@@ -154,13 +154,13 @@ def ablation_table(rows: Sequence[Row], columns: Sequence[tuple[str, Sequence[st
 
 
 def _blocks(rows: Sequence[Row]) -> list[int]:
-    """Where one kind of row ends and the next begins."""
+    """Return the lines at which the next kind of row begins."""
     lengths = [len(list(group)) for _, group in groupby(rows, key=lambda row: row.kind)]
     return [sum(lengths[:k]) for k in range(1, len(lengths))]
 
 
 def to_markdown(table: Table) -> str:
-    """The table for GitHub and for a terminal; groups become part of the header."""
+    """Write the table for GitHub and for a terminal; groups become part of the header."""
     header = list(table.header)
     titles = [title for title, span in table.groups for _ in range(span)]
     for place, title in enumerate(titles, start=1):
@@ -171,7 +171,7 @@ def to_markdown(table: Table) -> str:
 
 
 def to_latex(table: Table, caption: str) -> str:
-    """A ``table`` environment with rules of the package booktabs, and ticks of amssymb.
+    """Write a LaTeX ``table`` environment with rules of the package booktabs, and ticks of amssymb.
 
     Args:
         table: to write.

@@ -20,13 +20,13 @@ TURNED = (5, 6, 7, 8)  # orientations that swap width and height
 
 
 def to_tensor(image: np.ndarray) -> Tensor:
-    """``(H, W, 3)`` uint8 BGR to float32 ``(3, H, W)`` RGB in [0, 1]."""
+    """Turn ``(H, W, 3)`` uint8 BGR into float32 ``(3, H, W)`` RGB in [0, 1]."""
     rgb = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_BGR2RGB)
     return torch.from_numpy(rgb).permute(2, 0, 1).contiguous().float().div_(255)
 
 
 def header_size(header: Image.Image) -> tuple[int, int]:
-    """(H, W) that OpenCV gives an image, of which Pillow has read the header alone."""
+    """Return the (H, W) that OpenCV would give an image, of which Pillow has read the header alone."""
     width, height = header.size
     tags = Image.Exif()
     if header.format == 'TIFF':  # whose size newer versions of Pillow turn by themselves
@@ -61,11 +61,11 @@ class ImageSource:
         self.identity = lmdb_store.identity_of(root) if self.is_store else None
 
     def path(self, stem: str) -> str:
-        """The file, or the key in the store."""
+        """Return the path of an image's file, or its key in the store."""
         return stem if self.is_store else str(self.found[stem])
 
     def read(self, stem: str) -> np.ndarray:
-        """``(H, W, 3)`` uint8 BGR; InputError for a broken image."""
+        """Read an image as ``(H, W, 3)`` uint8 BGR; a broken one raises InputError."""
         if self.decoded is None:
             return self._decode(stem)
         if stem not in self.decoded:
@@ -87,7 +87,7 @@ class ImageSource:
         return Path(self.found[stem]).read_bytes()
 
     def size(self, stem: str) -> tuple[int, int]:
-        """(H, W) without decoding the image."""
+        """Return (H, W) without decoding the image."""
         if self.is_store:
             return self.found[stem].shape[:2]
         try:

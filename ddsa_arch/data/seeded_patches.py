@@ -1,4 +1,4 @@
-"""What the data sets of this package share: patches and flips that depend on a sample's place in the run."""
+"""The base of this package's data sets, whose patches and flips depend on a sample's place in the run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ddsa_arch.ops.seeds import sample_rng
 
 
 class SeededPatches(Dataset, abc.ABC):
-    """Base of the data sets: subclasses set ``stems`` and give an item by place and index.
+    """The base of the data sets: subclasses set ``stems`` and give an item by place and index.
 
     Options: ``phase``, ``gt_size``, ``augment``, ``use_hflip``, ``use_vflip``, ``cache_images``, ``exclude_keys``,
     ``seed``; see PairedRainDataset.
@@ -50,7 +50,7 @@ class SeededPatches(Dataset, abc.ABC):
         return len(self.stems)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Once through all images: without it a loop would not end, as no code is too large."""
+        """Go through all images once. Without this method a loop would not end, as no index is too large."""
         return (self[index] for index in range(len(self)))
 
     def __getitem__(self, code: int) -> dict[str, Any]:
@@ -58,14 +58,14 @@ class SeededPatches(Dataset, abc.ABC):
 
     @abc.abstractmethod
     def item(self, place: int, index: int) -> dict[str, Any]:
-        """The sample at ``place`` of the run, counted from 1; 0 where BasicSR's own sampler gives an index alone."""
+        """Return the sample at ``place`` of the run, from 1 up; 0 if BasicSR's own sampler gives an index alone."""
 
     def source(self, key: str) -> ImageSource:
-        """The images that an option names."""
+        """Open the images that an option names."""
         return ImageSource(self.opt.get(key), self.role(key), self.opt.get('cache_images', False))
 
     def role(self, key: str) -> str:
-        """An option's full name, for messages."""
+        """Return an option's full name, for messages."""
         return f'datasets.{self.opt["phase"]}.{key}'
 
     def leave_out(self, sources: Sequence[ImageSource]) -> None:
@@ -96,11 +96,11 @@ class SeededPatches(Dataset, abc.ABC):
             source.found = {stem: entry for stem, entry in source.found.items() if stem not in listed}
 
     def rng(self, place: int) -> np.random.Generator:
-        """What a sample is drawn from; without a place, Python's generator, which BasicSR seeds for each worker."""
+        """Return the generator of a sample; without a place, Python's, which BasicSR seeds for each worker."""
         return sample_rng(self.seed, place) if place > 0 else np.random.default_rng(random.getrandbits(32))
 
     def patches(self, images: Sequence[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
-        """The same random window, flips and turns for all images of a sample."""
+        """Cut the same random window out of all images of a sample, and flip and turn them alike."""
         cut = random_crop(images, self.size, rng)
         flips = self.opt.get('use_hflip', True), self.opt.get('use_vflip', True)
         return augment(cut, rng, self.opt.get('augment', 'flips'), *flips)

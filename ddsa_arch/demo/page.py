@@ -66,7 +66,7 @@ class Networks:
 
     @property
     def names(self) -> list[str]:
-        """In the order in which they were given."""
+        """Return the names in the order in which they were given."""
         return list(self._derainers)
 
     def __getitem__(self, name: str) -> Derainer:
@@ -117,7 +117,7 @@ def _read(path: str | Path) -> Photo:
 
 
 def as_shown(photo: str | Path, folder: str | Path) -> Path:
-    """A file of the same photo that browsers show: itself, or a PNG of the same pixels in a new folder.
+    """Return a file of the same photo that browsers show: itself, or a PNG of the same pixels in a new folder.
 
     Raises:
         InputError: it cannot be read.
@@ -135,7 +135,7 @@ def build_demo(
     examples: Sequence[str | Path] = (),
     about: str = ABOUT,
 ) -> gr.Blocks:
-    """The page. ``serve`` shows it; a ``launch()`` of your own does too, in gradio's colours.
+    """Build the page. ``serve`` shows it; a ``launch()`` of your own does too, in gradio's colours.
 
     Args:
         derainers: by the name that the page gives them, each a ``Derainer`` or what makes it on first use.
@@ -214,7 +214,7 @@ def _path_of(payload: Any) -> str | None:
 
 @contextlib.contextmanager
 def _told_on_page(gr: ModuleType) -> Iterator[None]:
-    """An error that the visitor can mend is shown on the page; the others are gradio's to report."""
+    """Show an error that the visitor can mend on the page, and leave others to gradio."""
     try:
         yield
     except (InputError, OSError) as error:

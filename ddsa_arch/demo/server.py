@@ -38,7 +38,7 @@ CSS = """
 
 
 def import_gradio() -> ModuleType:
-    """gradio, set neither to report nor to record what it is used for.
+    """Import gradio, set neither to report nor to record its use.
 
     Raises:
         InputError: it is not installed, or too old.
@@ -54,7 +54,7 @@ def import_gradio() -> ModuleType:
 
 
 def free_port(host: str, port: int | None = None) -> int:
-    """The port itself if it is free; without one, the first free one from 7860 on.
+    """Return the port if it is free; if none is given, the first free one from 7860 on.
 
     Raises:
         InputError: it is taken, all are taken, or the host is not one of this machine.
@@ -123,7 +123,7 @@ def _refuse(*_: Any) -> None:
 
 
 class _OwnThingsOnly:
-    """Cuts what a page would fetch from elsewhere out of each page that an ASGI application sends."""
+    """Removes from each page of an ASGI application whatever it would fetch from other hosts."""
 
     def __init__(self, app: Callable) -> None:
         self.app = app
@@ -152,7 +152,7 @@ class _OwnThingsOnly:
 
 @contextlib.contextmanager
 def temporary_files() -> Iterator[Path]:
-    """A folder for all files of gradio and of ours, removed in the end, by SIGTERM too."""
+    """Give a folder for all files of gradio and of ours, which is removed at the end, after SIGTERM too."""
     before = os.environ.get('GRADIO_TEMP_DIR')
     handled = threading.current_thread() is threading.main_thread()
     handler = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)) if handled else None

@@ -16,7 +16,7 @@ Net = TypeVar('Net', bound=nn.Module)
 
 
 def _nothing(module: nn.Module) -> None:
-    """A module whose parts are looked at one by one."""
+    """Return None: nothing stands against such a module, as its parts are looked at one by one."""
     del module
 
 
@@ -47,7 +47,7 @@ PAPERS = {fast: paper for paper, (fast, _) in KINDS.items()}
 
 @dataclass
 class Acceleration:
-    """What ``accelerate`` did with a network.
+    """The report of ``accelerate``: which parts of a network are fast now, and why others are not.
 
     Attributes:
         fast: names of the modules that have a fast forward now, and their kinds.

@@ -72,7 +72,7 @@ SelfAttention = ddsanet_arch.DDSA | transposed_attention.MDTA  # and TKSA, which
 
 
 def self_attention_obstacle(attention: SelfAttention) -> str | None:
-    """Why the fast form cannot stand in for this module; None if it can."""
+    """Return why the fast form cannot stand in for this module; None if it can."""
     pointwise, depthwise = qkv_layers(attention)
     if is_touched(attention):
         return 'it has hooks or methods of its own'
@@ -84,21 +84,21 @@ def self_attention_obstacle(attention: SelfAttention) -> str | None:
 
 
 def association_obstacle(attention: elf_arch.AssociationAttention) -> str | None:
-    """Why the fast form cannot stand in for this module; None if it can."""
+    """Return why the fast form cannot stand in for this module; None if it can."""
     if is_touched(attention):
         return 'it has hooks or methods of its own'
     return conv_obstacle(attention.project_out, 'project_out', 1)
 
 
 def qkv_layers(attention: SelfAttention) -> tuple[nn.Conv2d, nn.Conv2d]:
-    """The 1x1 convolution to 3C channels and the depth-wise one behind it."""
+    """Return the 1x1 convolution to 3C channels and the depth-wise one behind it."""
     if isinstance(attention, ddsanet_arch.DDSA):
         return attention.to_qkv, attention.encode_qkv
     return attention.qkv, attention.qkv_dwconv
 
 
 def attention_weights(attention: nn.Module, scores: Tensor) -> Tensor:
-    """A: the weights of the value channels, (B, h, d, d) from scores of that shape."""
+    """Return A, the weights of the value channels, (B, h, d, d), from scores of that shape."""
     if isinstance(attention, ddsanet_arch.DDSA):
         return attention.attention_map(scores)
     if isinstance(attention, drsformer_arch.TKSA):
@@ -107,7 +107,7 @@ def attention_weights(attention: nn.Module, scores: Tensor) -> Tensor:
 
 
 def attend(attention: SelfAttention, x: Tensor) -> Tensor:
-    """The whole of a module, (B, C, H, W) -> the same."""
+    """Run the whole module, (B, C, H, W) -> the same."""
     pointwise, depthwise = qkv_layers(attention)
     q, k, v = depthwise(pointwise(x)).chunk(3, dim=1)
     return channel_attention(attention, q, k, v)
@@ -120,7 +120,7 @@ def channel_attention(attention: nn.Module, q: Tensor, k: Tensor, v: Tensor) -> 
 
 
 class ScoreSum:
-    """P, gathered strip by strip.
+    """The scores P, whose sums over all pixels are gathered strip by strip.
 
     Args:
         heads: h.
@@ -133,7 +133,7 @@ class ScoreSum:
         self.squares: list[Tensor | float] = [0.0, 0.0]
 
     def add(self, q: Tensor, k: Tensor) -> None:
-        """Queries and keys of a strip, (1, C, h, w) each."""
+        """Add the queries and keys of a strip, (1, C, h, w) each, to the sums."""
         with torch.autocast(q.device.type, enabled=False):
             parts = (by_head(x, self.heads).split(CACHED_PIXELS, dim=2) for x in (q, k))  # (1, h, n, d)
             for some in zip(*parts, strict=True):
@@ -143,7 +143,7 @@ class ScoreSum:
                     self.squares = [total + sum_of_squares(x) for total, x in zip(self.squares, some, strict=True)]
 
     def scores(self) -> Tensor:
-        """(1, h, d, d)."""
+        """Return the scores P of all strips so far, (1, h, d, d)."""
         if self.temperature is None:
             return self.products / math.sqrt(self.products.shape[-1])
         norms = (total.clamp_min(NORM_EPS**2).sqrt() for total in self.squares)
@@ -151,7 +151,7 @@ class ScoreSum:
 
 
 def encode(attention: SelfAttention, x: Tensor, parts: Sequence[str]) -> list[Tensor]:
-    """Queries, keys or values, each a tensor of its own, (B, C, H, W) -> the same.
+    """Compute queries, keys or values, each as a tensor of its own, (B, C, H, W) -> the same.
 
     Args:
         attention: whose convolutions.
@@ -166,7 +166,7 @@ def encode(attention: SelfAttention, x: Tensor, parts: Sequence[str]) -> list[Te
 
 
 def _rows(layer: nn.Conv2d, part: str) -> tuple[Tensor, Tensor | None]:
-    """The third of a convolution's weight and bias that gives the queries, the keys or the values."""
+    """Return the third of a convolution's weight and bias that gives the queries, the keys or the values."""
     third = 'qkv'.index(part)
     return layer.weight.chunk(3)[third], None if layer.bias is None else layer.bias.chunk(3)[third]
 
@@ -206,7 +206,7 @@ def pixel_norm(x: Tensor) -> Tensor:
 
 
 def sum_of_squares(x: Tensor) -> Tensor:
-    """Over the pixels, (B, h, N, d) -> (B, h, 1, d)."""
+    """Sum the squares of each channel over the pixels, (B, h, N, d) -> (B, h, 1, d)."""
     # not vector_norm: on a CPU it adds up rows one by one and is 200 times less exact for 512 x 512 pixels, and slower
     return x.square().sum(dim=-2, keepdim=True)
 
@@ -228,7 +228,7 @@ def project_attended(v: Tensor, weights: Tensor, project: nn.Conv2d) -> Tensor:
 
 
 def fold_projection(weights: Tensor, project: nn.Conv2d) -> Tensor:
-    """W [A_1, ..., A_h], what project and the attention do to the values together: (B, O, C).
+    """Return W [A_1, ..., A_h], (B, O, C), which does in one product what the attention and project do to the values.
 
     Args:
         weights: A, ``(B, h, d, d)``.

@@ -47,19 +47,19 @@ BLOCKS = (DATB, TransformerBlock)
 
 
 def branches(block: Block) -> tuple[nn.Module, nn.Module]:
-    """The attention and the feed-forward network of a block."""
+    """Return the attention and the feed-forward network of a block."""
     if isinstance(block, ddsanet_arch.DATB):
         return block.attention, block.feed_forward
     return block.attn, block.ffn
 
 
 def run_block(block: Block, x: Tensor, plan: StripPlan) -> Tensor:
-    """A block alone, (B, C, H, W) -> the same; x stays as it is."""
+    """Run one block, (B, C, H, W) -> the same, and leave x as it is."""
     return update(x.clone(memory_format=layout(x)), block, plan)
 
 
 def run_blocks(blocks: nn.Module, x: Tensor, plan: StripPlan) -> Tensor:
-    """Blocks one after the other, (B, C, H, W) -> the same, written into x, unless that has another layout."""
+    """Run blocks one after the other, (B, C, H, W) -> the same, written into x unless that has another layout."""
     if obstacle(blocks, nn.Sequential):
         return x.copy_(blocks(x))
     for block in blocks:
@@ -97,14 +97,14 @@ def _attention_obstacle(norm: nn.Module, attention: nn.Module) -> str | None:
 
 
 def norm_obstacle(norm: nn.Module) -> str | None:
-    """Why a norm is not a ChannelLayerNorm, or one alone in a Sequential, as it was built; None if it is."""
+    """Return why a norm is not a ChannelLayerNorm as built, alone or in a Sequential; None if it is."""
     if type(norm) is nn.Sequential and len(norm) == 1 and not is_touched(norm):
         norm = norm[0]
     return obstacle(norm, ChannelLayerNorm, name='the norm')
 
 
 def normaliser(norm: nn.Module) -> Callable[[Tensor], Tensor]:
-    """What the norm of a block does, (B, C, H, W) -> the same."""
+    """Return the function that normalises as the norm of a block does, (B, C, H, W) -> the same."""
     return partial(_normalise, norm[0] if isinstance(norm, nn.Sequential) else norm)
 
 
@@ -118,7 +118,7 @@ def _normalise(norm: ChannelLayerNorm, x: Tensor) -> Tensor:
 
 
 def _attend(x: Tensor, norm: Callable[[Tensor], Tensor], attention: nn.Module, plan: StripPlan) -> None:
-    """x += attention(norm(x)): once through the image for the scores, once for what they weigh."""
+    """Compute x += attention(norm(x)) in two passes over the image: for the scores, and for the values."""
     halo = fast_attention.HALO
     scores = ScoreSum(attention.heads, attention.temperature)
     keep = x.numel() * x.element_size() <= plan.kept
@@ -137,7 +137,7 @@ def _attend(x: Tensor, norm: Callable[[Tensor], Tensor], attention: nn.Module, p
 
 
 def _feed(x: Tensor, norm: Callable[[Tensor], Tensor], feed_forward: nn.Module, form: Form, plan: StripPlan) -> None:
-    """x += feed_forward(norm(x)). A spatial attention sees rows beyond a strip: it waits for the next strip."""
+    """Compute x += feed_forward(norm(x)). A spatial attention sees rows beyond a strip: it waits for the next."""
     pooled, waiting = None, None
     for strip in strips(x, form.halo, plan, norm):
         p, looked_at = form.strip(feed_forward, strip.x, strip.crop, strip.of(x))
@@ -154,7 +154,7 @@ def _feed(x: Tensor, norm: Callable[[Tensor], Tensor], feed_forward: nn.Module, 
 
 
 def _weigh(x: Tensor, rows: slice, p: Tensor, pooled: Tensor, feed_forward: nn.Module) -> None:
-    """Add what has waited for the rows around it."""
+    """Add rows whose spatial attention had to wait for the rows around them."""
     start = max(0, rows.start - LOOK_HALO)
     weights = spatial_weights(feed_forward, pooled[:, :, start : rows.stop + LOOK_HALO])
     finish(feed_forward, p, weights[:, :, rows.start - start : rows.stop - start], x[:, :, rows])

@@ -19,7 +19,7 @@ ACTIVATIONS = {'none': lambda x: x, 'relu': F.relu, 'gelu': F.gelu}
 
 
 def fused_type(x: Tensor) -> torch.dtype | None:
-    """The type in which oneDNN's fusions take this tensor now, None if not at all.
+    """Return the type in which oneDNN's fusions take this tensor now, or None if they do not.
 
     float32, or bfloat16 under such autocast, where the processor multiplies it. The fusions have no gradient; and as
     autocast does not know them, what they get is cast to this type here.
@@ -45,7 +45,7 @@ def conv(
     groups: int = 1,
     activation: str = 'none',
 ) -> Tensor:
-    """activation(conv(x)).
+    """Compute activation(conv(x)).
 
     Args:
         activation: ``none``, ``relu`` or ``gelu`` (with erf).
@@ -59,7 +59,7 @@ def conv(
 
 
 def conv_times(x: Tensor, other: Tensor, weight: Tensor, bias: Tensor | None, padding: int, groups: int) -> Tensor:
-    """conv(x) * other, where other has the shape of conv(x)."""
+    """Compute conv(x) * other, where other has the shape of conv(x)."""
     dtype = fused_type(x)
     if dtype is None:
         return F.conv2d(x, weight, bias, 1, padding, 1, groups) * other
@@ -77,7 +77,7 @@ def conv_add_(
     groups: int = 1,
     activation: str = 'none',
 ) -> Tensor:
-    """activation(total + conv(x)), written into total; None for a total of 0.
+    """Compute activation(total + conv(x)) and write it into total; None stands for a total of 0.
 
     Args:
         activation: ``none`` or ``relu``.
@@ -99,7 +99,7 @@ def _cast(dtype: torch.dtype, *tensors: Tensor | None) -> list[Tensor | None]:
 
 
 def aligned(weight: Tensor, dim: int = 0) -> Tensor:
-    """The weight with channels of zeros up to the next multiple of ``ALIGNMENT`` along an axis."""
+    """Extend the weight by channels of zeros to the next multiple of ``ALIGNMENT`` along an axis."""
     missing = -weight.shape[dim] % ALIGNMENT
     if not missing:
         return weight
@@ -107,7 +107,7 @@ def aligned(weight: Tensor, dim: int = 0) -> Tensor:
 
 
 def channel_groups(channels: int, size: int) -> list[slice]:
-    """Channels in groups of about ``size`` at most, all but the last of them multiples of ``ALIGNMENT``."""
+    """Split channels into groups of at most about ``size``; all but the last are multiples of ``ALIGNMENT``."""
     count = -(-channels // max(size, 32))  # fewer channels make poor products
     step = -(-channels // count)
     step += -step % ALIGNMENT

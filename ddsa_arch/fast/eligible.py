@@ -34,7 +34,7 @@ def unobserved(x: Tensor) -> bool:
 
 
 def in_inference(x: Tensor) -> bool:
-    """``unobserved``, and no gradient is wanted."""
+    """Tell whether a tensor is ``unobserved`` and no gradient is wanted."""
     return not torch.is_grad_enabled() and unobserved(x)
 
 
@@ -49,7 +49,7 @@ def is_touched(module: nn.Module) -> bool:
 
 
 def obstacle(module: nn.Module, *kinds: type[nn.Module], name: str = '') -> str | None:
-    """Why a module is not one of ``kinds`` as it was built; None if it is.
+    """Return why a module is not one of ``kinds`` as it was built; None if it is.
 
     Args:
         module: any.
@@ -64,7 +64,7 @@ def obstacle(module: nn.Module, *kinds: type[nn.Module], name: str = '') -> str 
 
 
 def conv_obstacle(module: nn.Module, name: str, kernel: int, groups: int | None = 1, dilation: int = 1) -> str | None:
-    """Why a layer is not a bare convolution of stride 1 that keeps the size; None if it is.
+    """Return why a layer is not a bare convolution of stride 1 that keeps the size; None if it is.
 
     Args:
         module: any.

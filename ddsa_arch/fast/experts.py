@@ -57,7 +57,7 @@ class ExpertSteps(drsformer_arch.ExpertSteps):
 
 
 def step_obstacle(step: drsformer_arch.ExpertStep) -> str | None:
-    """Why the fast form cannot stand in for a step; None if it can."""
+    """Return why the fast form cannot stand in for a step; None if it can."""
     if is_touched(step) or is_touched(step._ops) or is_touched(step._out):
         return 'it has hooks or methods of its own'
     if type(step._out) is not nn.Sequential or len(step._out) != 1 or len(step._ops) != EXPERTS:
@@ -98,7 +98,7 @@ def dilated_obstacle(expert: drsformer_arch.DilatedConv) -> str | None:
 
 
 def dilated(depthwise: nn.Conv2d, x: Tensor) -> Tensor:
-    """A depth-wise convolution of dilation 2; its gradient needs float32 on a CPU (see the paper's form).
+    """Run a depth-wise convolution of dilation 2, whose gradient needs float32 on a CPU (see the paper's form).
 
     On a CPU oneDNN has no fast code for dilated kernels that reach over more than 9 columns: there the inner columns
     make a kernel of their own, and the outer ones are kernels of one column, whose results are moved.
@@ -122,7 +122,7 @@ def dilated(depthwise: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 def mixed_by_weights(step: drsformer_arch.ExpertStep, s: Tensor, weights: Tensor) -> Tensor:
-    """A whole step: the weights scale the 1x1 convolution of their sample, (C, 8C), instead of features."""
+    """Run a whole step; the weights scale the 1x1 convolution of their sample, (C, 8C), instead of the features."""
     channels, height, width = s.shape[1:]
     x = torch.cat([op(s) for op in step._ops], dim=1)  # (B, 8C, H, W)
     mix = step._out[0].weight.view(channels, EXPERTS, channels) * weights[:, None, :, None]  # (B, C, 8, C)
@@ -134,7 +134,7 @@ def mixed_by_weights(step: drsformer_arch.ExpertStep, s: Tensor, weights: Tensor
 
 
 def update(step: drsformer_arch.ExpertStep, s: Tensor, weights: Tensor, plan: StripPlan) -> Tensor:
-    """A step, written into s."""
+    """Run a step and write its result into s."""
     for image, image_weights in zip(s.split(1), weights, strict=True):
         for strip in strips(image, HALO, plan, torch.clone):
             strip.of(image).copy_(_in_strip(step, strip, image_weights))
@@ -142,7 +142,7 @@ def update(step: drsformer_arch.ExpertStep, s: Tensor, weights: Tensor, plan: St
 
 
 def _in_strip(step: drsformer_arch.ExpertStep, strip: Strip, weights: Tensor) -> Tensor:
-    """A step within a strip, without its halo, for the weights (8,) of its image."""
+    """Run a step within a strip, and return it without its halo, for the weights (8,) of its image."""
     s, channels, last = strip.x, strip.x.shape[1], step._out[0]
     mix = last.weight.view(channels, EXPERTS, channels) * weights[:, None]  # (C, 8, C)
     total = None

@@ -63,7 +63,7 @@ class MSFN(drsformer_arch.MSFN):
 
 @dataclass(frozen=True)
 class Form:
-    """How a kind of feed-forward network runs.
+    """The fast form of one kind of feed-forward network.
 
     Args:
         halo: rows that its convolutions see beyond each side of a strip, without its spatial attention.
@@ -84,13 +84,13 @@ def runs_fast(module: nn.Module, x: Tensor, form: Form) -> bool:
 
 
 def run(module: nn.Module, x: Tensor, form: Form) -> Tensor:
-    """The whole of a module, (B, C, H, W) -> the same."""
+    """Run the whole module, (B, C, H, W) -> the same."""
     p, looked_at = form.strip(module, x, lambda whole: whole, None)
     return p if looked_at is None else finish(module, p, spatial_weights(module, looked_at), None)
 
 
 def looks(module: nn.Module) -> bool:
-    """Whether there is a spatial attention."""
+    """Tell whether a module has a spatial attention."""
     return isinstance(getattr(module, 'spatial_attention', None), SpatialAttention)
 
 
@@ -100,7 +100,7 @@ def spatial_weights(module: nn.Module, pooled: Tensor) -> Tensor:
 
 
 def finish(module: nn.Module, p: Tensor, weights: Tensor, out: Tensor | None) -> Tensor:
-    """out + what a module with a spatial attention gives, in place; None for an out of 0.
+    """Add what a module with a spatial attention gives to out, in place; None stands for an out of 0.
 
     Args:
         module: of one of the kinds above.
@@ -122,7 +122,7 @@ class ChannelPool:
         self.channels = 0
 
     def add(self, part: Tensor) -> None:
-        """Take in some more channels."""
+        """Count in some more channels of each pixel."""
         pixels = part.permute(0, 2, 3, 1)  # (B, H, W, C): reductions over the last axis, forward and backward
         if part.device.type == 'cpu' and not torch.is_grad_enabled():
             pixels = full_precision(pixels)  # the maximum of bfloat16 takes four times as long
@@ -131,12 +131,12 @@ class ChannelPool:
         self.channels += part.shape[1]
 
     def result(self) -> Tensor:
-        """(B, 2, H, W)."""
+        """Return mean and maximum over all channels so far, (B, 2, H, W)."""
         return torch.stack([sum(self.sums) / self.channels, reduce(torch.maximum, self.largest)], dim=1)
 
 
 def add_weighed(out: Tensor | None, x: Tensor, weights: Tensor) -> Tensor:
-    """out + x times a factor for each pixel (B, 1, H, W), in place; None for an out of 0."""
+    """Add x times a factor for each pixel, (B, 1, H, W), to out, in place; None stands for an out of 0."""
     x, weights = (tensor.permute(0, 2, 3, 1) for tensor in (x, weights))
     if out is None:
         return (x * weights).permute(0, 3, 1, 2)
@@ -175,7 +175,7 @@ def _sefn_strip(module: ddsanet_arch.SEFN, x: Tensor, crop: Crop, out: Tensor | 
 
 
 def _sefn_parts(module: ddsanet_arch.SEFN, x: Tensor) -> Iterator[Tensor]:
-    """y1, y2, y3, one at a time."""
+    """Yield y1, y2, y3 of SEFN's formula, one at a time."""
     weights, bias = module.expand.weight.chunk(RES2NET_SCALE), module.expand.bias
     biases = (None,) * RES2NET_SCALE if bias is None else bias.chunk(RES2NET_SCALE)
     expanded = (conv(x, *part, activation='gelu') for part in zip(weights, biases, strict=True))
@@ -186,7 +186,7 @@ def _sefn_parts(module: ddsanet_arch.SEFN, x: Tensor) -> Iterator[Tensor]:
 
 
 def _sefn_hidden(module: ddsanet_arch.SEFN, x: Tensor) -> Tensor:
-    """[y1, y2, y3], (B, hidden, H, W)."""
+    """Return [y1, y2, y3] of SEFN's formula as one tensor, (B, hidden, H, W)."""
     x1, x2, x3 = F.gelu(module.expand(x)).chunk(RES2NET_SCALE, dim=1)
     y2 = module.depthwise2(x2)
     return torch.cat([x1, y2, module.depthwise3(x3 + y2)], dim=1)
@@ -198,7 +198,7 @@ Gated = ddsanet_arch.AblationGDFN | gated_feedforward.GDFN
 
 
 def _gated_layers(module: Gated) -> tuple[nn.Conv2d, nn.Conv2d, nn.Module]:
-    """The 1x1 convolution to both halves, the depth-wise one, and the activation of the gate."""
+    """Return the 1x1 convolution to both halves, the depth-wise one, and the activation of the gate."""
     if isinstance(module, ddsanet_arch.AblationGDFN):
         return module.expand, module.depthwise, module.activation
     return module.project_in, module.dwconv, module.act1
@@ -245,7 +245,7 @@ def _gate(
     fused = isinstance(activation, nn.GELU) and activation.approximate == 'none'
 
     def part(channels: slice, offset: int) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Of one half: the channels before the depth-wise convolution, and its weight and bias."""
+        """Return, for one half, the channels before the depth-wise convolution, and its weight and bias."""
         places = slice(channels.start + offset, channels.stop + offset)
         biases = [None if m.bias is None else aligned(m.bias[places]) for m in (expand, depthwise)]
         return conv(x, aligned(expand.weight[places]), biases[0]), aligned(depthwise.weight[places]), biases[1]
@@ -283,7 +283,7 @@ def _msfn_obstacle(module: drsformer_arch.MSFN) -> str | None:
 
 
 def _msfn_strip(module: drsformer_arch.MSFN, x: Tensor, crop: Crop, out: Tensor | None) -> tuple[Tensor, None]:
-    """Each paired convolution is the sum of two depth-wise ones."""
+    """Run MSFN in a strip, where each paired convolution is the sum of two depth-wise ones."""
     hidden, last_bias = module.dwconv3x3_1.out_channels, module.project_out.bias
     for place, paired in enumerate((module.dwconv3x3_1, module.dwconv5x5_1)):
         first, second = _msfn_pairs(module, x, slice(place * hidden, (place + 1) * hidden))
@@ -298,7 +298,7 @@ def _msfn_strip(module: drsformer_arch.MSFN, x: Tensor, crop: Crop, out: Tensor 
 
 
 def _msfn_pairs(module: drsformer_arch.MSFN, x: Tensor, half: slice) -> tuple[Tensor, Tensor]:
-    """The even and the odd channels of [p1, r1] or of [p2, r2], with channels of zeros up to a friendly width."""
+    """Return the even and the odd channels of [p1, r1] or [p2, r2], with zeros up to a width that suits oneDNN."""
     hidden = half.stop - half.start
     found = []  # p and r of the even channels, p and r of the odd ones
     for parity in (0, 1):
@@ -318,7 +318,7 @@ def _msfn_pairs(module: drsformer_arch.MSFN, x: Tensor, half: slice) -> tuple[Te
 
 
 def _join_aligned(x: Tensor, y: Tensor) -> Tensor:
-    """[x, y] of (B, C_i, H, W), with channels of zeros up to a friendly width."""
+    """Join x and y of (B, C_i, H, W), with channels of zeros up to a width that suits oneDNN."""
     channels = x.shape[1] + y.shape[1]
     size = (len(x), channels + -channels % ALIGNMENT, *x.shape[2:])
     joined = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=layout(x))
@@ -333,7 +333,7 @@ def _touched(module: nn.Module) -> str | None:
 
 
 def _look_obstacle(module: nn.Module) -> str | None:
-    """Why a spatial attention, or the nothing in its place, is unusual; None if it is not."""
+    """Return why a spatial attention, or the identity in its place, is not as built; None if it is."""
     attention = getattr(module, 'spatial_attention', None)
     if attention is None or (type(attention) is nn.Identity and not is_touched(attention)):
         return None

@@ -74,7 +74,7 @@ class ConvLSTM(mspfn_arch.ConvLSTM):
 
 
 def unit_obstacle(unit: rescan_arch.Unit) -> str | None:
-    """Why the fast form cannot stand in for a unit of RESCAN; None if it can."""
+    """Return why the fast form cannot stand in for a unit of RESCAN; None if it can."""
     if is_touched(unit):
         return 'it has hooks or methods of its own'
     kind = rescan_arch.GRU if isinstance(unit, rescan_arch.GRU) else rescan_arch.LSTM
@@ -90,14 +90,14 @@ def unit_obstacle(unit: rescan_arch.Unit) -> str | None:
 
 
 def conv_lstm_obstacle(lstm: mspfn_arch.ConvLSTM) -> str | None:
-    """Why the fast form cannot stand in for MSPFN's ConvLSTM; None if it can."""
+    """Return why the fast form cannot stand in for MSPFN's ConvLSTM; None if it can."""
     if is_touched(lstm):
         return 'it has hooks or methods of its own'
     return conv_obstacle(lstm.gates, 'gates', 3) or ('gates has no bias' if lstm.gates.bias is None else None)
 
 
 def joint_conv(convs: Sequence[nn.Conv2d], x: Tensor) -> tuple[Tensor, ...]:
-    """The outputs of equal 3x3 convolutions of one input, run as one."""
+    """Run equal 3x3 convolutions of one input as one, and return their outputs."""
     weight = torch.cat([conv.weight for conv in convs])
     bias = torch.cat([conv.bias for conv in convs])
     dilation = convs[0].dilation

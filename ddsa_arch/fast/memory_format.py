@@ -1,4 +1,4 @@
-"""How features lie in memory."""
+"""The layout of features in memory."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from torch import Tensor
 
 
 def layout(x: Tensor) -> torch.memory_format:
-    """channels_last, but for float64, which oneDNN does not take and is slow that way."""
+    """Return channels_last, or the contiguous format for float64, which oneDNN does not take and is slow otherwise."""
     return torch.contiguous_format if x.dtype == torch.float64 else torch.channels_last

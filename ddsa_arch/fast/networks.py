@@ -1,4 +1,4 @@
-"""Whole networks in inference: what lies between the blocks strip by strip, and skips in the room of what joins them.
+"""Whole networks in inference: layers between blocks run strip by strip, and a skip is kept where it will be joined.
 
 The order of operations stands in the paper's forward, to which each of these steps aside in training.
 """
@@ -42,7 +42,7 @@ class DRSformer(drsformer_arch.DRSformer):
 
 
 def run_ddsanet(net: ddsanet_arch.DDSANet, rain: Tensor, plan: StripPlan) -> Tensor:
-    """DDSANet.forward, (B, 3, H, W) -> the same."""
+    """Run DDSANet.forward, (B, 3, H, W) -> the same."""
     room, x1 = embed(net.embed, rain, plan)
     x1 = run_blocks(net.encoder1, run_blocks(net.encoder0, x1, plan), plan)  # (B, dim, H, W)
     x2 = run_blocks(net.encoder2, through(net.down12, x1, 2, plan), plan)  # (B, 2 dim, H/2, W/2)
@@ -56,7 +56,7 @@ def run_ddsanet(net: ddsanet_arch.DDSANet, rain: Tensor, plan: StripPlan) -> Ten
 
 
 def run_restormer(net: restormer_arch.Restormer, rain: Tensor, plan: StripPlan) -> Tensor:
-    """Restormer.forward, (B, 3, H, W) -> the same."""
+    """Run Restormer.forward, (B, 3, H, W) -> the same."""
     room, x = embed(net.patch_embed, rain, plan)  # (B, dim, H, W)
     skip = None if net.skip_conv is None else net.skip_conv(x)
     y = run_blocks(net.refinement, levels(net, room, x, plan), plan)  # (B, 2 dim, H, W)
@@ -66,13 +66,13 @@ def run_restormer(net: restormer_arch.Restormer, rain: Tensor, plan: StripPlan) 
 
 
 def run_drsformer(net: drsformer_arch.DRSformer, rain: Tensor, plan: StripPlan) -> Tensor:
-    """DRSformer.forward, (B, 3, H, W) -> the same."""
+    """Run DRSformer.forward, (B, 3, H, W) -> the same."""
     x = net.encoder_level0(through(net.patch_embed, rain, 1, plan))  # (B, dim, H, W)
     return rain + through(net.output, net.refinement(levels(net, *with_room(x), plan)), 1, plan)
 
 
 def levels(net: TransformerUNet, room: Tensor, x1: Tensor, plan: StripPlan) -> Tensor:
-    """TransformerUNet.levels, from what ``embed`` gives to (B, 2 dim, H, W)."""
+    """Run TransformerUNet.levels, from what ``embed`` gives to (B, 2 dim, H, W)."""
     x1 = run_blocks(net.encoder_level1, x1, plan)
     x2 = run_blocks(net.encoder_level2, through(net.down1_2, x1, 2, plan), plan)  # (B, 2 dim, H/2, W/2)
     x3 = run_blocks(net.encoder_level3, through(net.down2_3, x2, 2, plan), plan)  # (B, 4 dim, H/4, W/4)

@@ -1,4 +1,4 @@
-"""How far fast inference is, for whoever waits: each strip tells how many numbers it gave."""
+"""The progress of fast inference: each strip tells its listener how many numbers it gave."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def listening(listener: Listener) -> Iterator[None]:
 
 
 def tell(elements: int) -> None:
-    """Tell whoever listens that so many numbers were computed."""
+    """Tell the listener of this thread, if there is one, that so many numbers were computed."""
     listener = _listener.get()
     if listener is not None:
         listener(elements)

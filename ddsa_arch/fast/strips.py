@@ -33,7 +33,7 @@ LEAST_ROWS = 4  # a spatial attention sees 3 rows beyond a strip, and waits for 
 
 @dataclass(frozen=True)
 class StripPlan:
-    """How large strips are.
+    """The size of strips.
 
     Args:
         pixels: of a strip, more or less; at least ``LEAST_ROWS`` rows are taken. None takes what suits the device.
@@ -44,7 +44,7 @@ class StripPlan:
     kept: int = KEPT_VALUES
 
     def rows(self, x: Tensor) -> list[slice]:
-        """The rows of each strip, (.., H, W) in parts of one even number of rows, the last perhaps smaller."""
+        """Return the rows of each strip of (.., H, W): one even number of rows each, the last perhaps fewer."""
         height, width = x.shape[-2:]
         pixels = self.pixels or STRIP_PIXELS.get(x.device.type, OTHER_STRIP_PIXELS)
         count = max(1, -(-height * width // pixels))
@@ -58,7 +58,7 @@ PLAN = 'plan'  # attribute of a module that has a plan of its own
 
 
 def plan_of(module: nn.Module) -> StripPlan:
-    """How large the strips of a module are; it may lose its fast form, and with it its plan, at any moment."""
+    """Return how large the strips of a module are; another thread may take its fast form and its plan at any moment."""
     return module.__dict__.get(PLAN, DEFAULT)
 
 
@@ -71,11 +71,11 @@ class Strip:
     top: int  # of the halo, in rows of x
 
     def crop(self, x: Tensor) -> Tensor:
-        """Without the halo."""
+        """Return features of the strip without its halo."""
         return x[:, :, self.top : self.top + self.rows.stop - self.rows.start]
 
     def of(self, image: Tensor) -> Tensor:
-        """The same rows, without the halo, of another tensor of the image."""
+        """Return the same rows, without the halo, of another tensor of the image."""
         return image[:, :, self.rows]
 
 
@@ -121,7 +121,7 @@ def through(
     out: Tensor | None = None,
     combine: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """layer(x), strip by strip where the layer allows it. It may halve or double the resolution.
+    """Run layer(x), strip by strip where the layer allows it. It may halve or double the resolution.
 
     Args:
         layer: sees at most ``halo`` pixels around each.
@@ -155,7 +155,7 @@ def through(
 
 
 def embed(layer: nn.Module, x: Tensor, plan: StripPlan) -> tuple[Tensor, Tensor]:
-    """layer(x), with the room for what ``join`` puts before it.
+    """Run layer(x), and leave room before its channels for those that ``join`` puts there.
 
     Args:
         layer: sees 1 pixel around each.
@@ -174,26 +174,26 @@ def embed(layer: nn.Module, x: Tensor, plan: StripPlan) -> tuple[Tensor, Tensor]
 
 
 def with_room(x: Tensor) -> tuple[Tensor, Tensor]:
-    """See ``embed``, for features that are there already."""
+    """Do what ``embed`` does, for features that are there already."""
     room = _room(x, x.shape[1], x.dtype)
     room[:, x.shape[1] :] = x
     return room, room[:, x.shape[1] :]
 
 
 def _room(x: Tensor, channels: int, dtype: torch.dtype) -> Tensor:
-    """(B, 2 channels, H, W), not filled."""
+    """Allocate (B, 2 channels, H, W), not filled."""
     size = (len(x), channels * 2, *x.shape[2:])
     return torch.empty(size, dtype=dtype, device=x.device, memory_format=layout(x))
 
 
 def join(layer: nn.Module, x: Tensor, skip: Tensor, room: Tensor, plan: StripPlan) -> Tensor:
-    """[layer(x), skip], (B, C, h, w) and (B, C', H, W) -> (B, 2C', H, W), for a layer that sees 1 pixel around each."""
+    """Join [layer(x), skip], (B, C, h, w) and (B, C', H, W) -> (B, 2C', H, W); the layer sees 1 pixel around each."""
     through(layer, x, 1, plan, room[:, : skip.shape[1]])
     return room
 
 
 def fuse(project: nn.Module, layer: nn.Module, x: Tensor, skip: Tensor, plan: StripPlan) -> Tensor:
-    """project([layer(x), skip]), a 1x1 convolution to as many channels as skip has, which may be overwritten."""
+    """Compute project([layer(x), skip]), a 1x1 convolution to the channels of skip, which may be overwritten."""
 
     def combine(y: Tensor, skip: Tensor) -> Tensor:
         return project(torch.cat([y, skip], dim=1))

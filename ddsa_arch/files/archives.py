@@ -76,7 +76,7 @@ def _is_safe(name: str) -> bool:
 
 
 def _what_it_is(path: str | Path) -> str:
-    """What a file is that cannot be opened as a zip archive."""
+    """Tell what a file is that cannot be opened as a zip archive."""
     with open(path, 'rb') as file:
         head = file.read(HEAD)
     if not head:

@@ -11,7 +11,7 @@ from ddsa_arch.files.tables import write_csv
 
 
 def read_table(path: str | Path) -> list[dict[str, str]]:
-    """The rows of a CSV file with a header, up to the first that is not whole; none if there is no file.
+    """Read the rows of a CSV file with a header, up to the first that is not whole; none if there is no file.
 
     A row is whole when its line has an end and as many cells as the header.
     """

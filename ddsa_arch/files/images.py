@@ -47,7 +47,7 @@ def decode_image(data: bytes | memoryview, name: str) -> np.ndarray:
 
 
 def _is_truncated(data: bytes) -> bool:
-    """Whether a PNG or JPEG lacks its end mark: OpenCV fills the missing rows of such a file with grey.
+    """Tell whether a PNG or JPEG lacks its end mark; OpenCV fills the missing rows of such a file with grey.
 
     The search begins behind a JPEG's headers, as the preview in them has an end mark too, and goes to the end of the
     file, as phones append a film of any length.
@@ -127,7 +127,7 @@ class ZippedImage:
 
     @property
     def path(self) -> PurePosixPath:
-        """Within the archive; some tools of Windows write backslashes."""
+        """Return the path of the file within the archive; some tools of Windows write backslashes."""
         return PurePosixPath(self.info.filename.replace('\\', '/'))
 
     @property
@@ -143,7 +143,7 @@ class ZippedImage:
         return self.path.suffix
 
     def read_bytes(self) -> bytes:
-        """The unpacked bytes, checked against the archive's CRC.
+        """Return the unpacked bytes, checked against the archive's CRC.
 
         Raises:
             InputError: the archive is damaged here.
@@ -222,7 +222,7 @@ def files_in(folder: str | Path, role: str = 'folder') -> list[Path]:
 
 
 def check_partners(inputs: dict[str, object], targets: dict[str, object], input_name: str, target_name: str) -> None:
-    """Every stem must stand on both sides.
+    """Check that every stem stands on both sides.
 
     Raises:
         InputError: naming the stems without a partner, and on which side they are missing.
@@ -240,12 +240,12 @@ def check_partners(inputs: dict[str, object], targets: dict[str, object], input_
 
 
 def some(names: list[str]) -> str:
-    """The first names of a list, and how many more there are."""
+    """Return the first names of a list as text, and how many more there are."""
     names = list(names)
     more = f' and {len(names) - LISTED_AT_MOST} more' if len(names) > LISTED_AT_MOST else ''
     return ', '.join(names[:LISTED_AT_MOST]) + more
 
 
 def natural_key(name: str) -> list[tuple[int, int | str]]:
-    """Sorts names as people count: norain-2 before norain-10."""
+    """Return a key that sorts names as people count: norain-2 before norain-10."""
     return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r'(\d+)', name) if part]

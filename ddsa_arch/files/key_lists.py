@@ -10,7 +10,7 @@ COMMENT = '#'
 
 
 def read_keys(path: str | Path, role: str) -> list[str]:
-    """The keys of a list, each once, in the order of the file.
+    """Read the keys of a list, each once, in the order of the file.
 
     White space around a key, blank lines and lines that begin with ``#`` count for nothing, so a key that begins with
     ``#`` cannot be listed.

@@ -144,7 +144,7 @@ def identity_of(path: str | Path) -> Identity:
 
 
 def _environment(path: str | Path) -> lmdb.Environment:
-    """This process's handle of a store."""
+    """Return this process's handle of a store."""
     place = os.path.realpath(path)
     identity = identity_of(path)
     try:
@@ -187,7 +187,7 @@ def _reading(path: str | Path) -> Iterator[lmdb.Transaction]:
 
 
 class StoreWriter:
-    """One store in the making, ``X.lmdb.part``.
+    """Writes one store as ``X.lmdb.part``, which takes its name when it is whole.
 
     Args:
         final: ``X.lmdb``, the name that :meth:`publish` gives it.
@@ -256,5 +256,5 @@ class StoreWriter:
 
 
 def _shape_key(key: str) -> bytes:
-    """Where an unfinished store notes a checked image's shape; no key of an image begins with a zero byte."""
+    """Return the key for a checked image's shape in an unfinished store; no image's key begins with a zero byte."""
     return b'\0' + key.encode('utf-8')

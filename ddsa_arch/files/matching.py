@@ -86,7 +86,7 @@ def pair_files(
 
 
 def find_sides(place: str | Path, role: str) -> tuple[Path, Path]:
-    """Where the two sides of a set lie: ``input.lmdb`` and ``target.lmdb``, or the folders ``input`` and ``target``.
+    """Find the two sides of a set: ``input.lmdb`` and ``target.lmdb``, or the folders ``input`` and ``target``.
 
     Args:
         place: folder of the set; stores go before folders.
@@ -112,7 +112,7 @@ def _lonely(side: dict[str, ImageFile], other: dict[str, ImageFile], name: str, 
 
 
 def _is_key(stem: str) -> bool:
-    """BasicSR cuts a key at its first dot, and meta_info.txt is UTF-8 with a line for each key."""
+    """Tell whether a stem can be a key: BasicSR cuts keys at a dot, and meta_info.txt has a line of UTF-8 each."""
     encoded = stem.encode('utf-8', 'ignore')  # without the bytes of a file name that are not UTF-8
     is_text = encoded.decode('utf-8') == stem and len(f'{stem}.'.splitlines()) == 1
     return is_text and '.' not in stem and bool(stem.strip()) and len(encoded) <= LONGEST_KEY

@@ -57,7 +57,7 @@ class Photo:
     notes: tuple[str, ...] = ()
 
     def with_pixels(self, pixels: np.ndarray) -> Photo:
-        """The same photo with other pixels."""
+        """Return the same photo with other pixels."""
         return replace(self, pixels=pixels)
 
 
@@ -106,7 +106,7 @@ def _decode(data: bytes) -> Photo:
 
 
 def _bits(image: Image.Image, data: bytes) -> int:
-    """Of a channel.
+    """Return the bits of one channel of an image.
 
     Raises:
         InputError: the channels are floating-point numbers.
@@ -130,7 +130,7 @@ def _sixteen_bits(data: bytes) -> np.ndarray:
 
 
 def _plain_mode(image: Image.Image) -> tuple[Image.Image, list[str]]:
-    """L, LA, RGB or RGBA, and what it was if that is not the same picture any more."""
+    """Convert to L, LA, RGB or RGBA; also return a note if that may change the picture."""
     if image.mode in ('L', 'LA', 'RGB', 'RGBA'):
         transparent = image.mode in ('L', 'RGB') and 'transparency' in image.info
         return (image.convert('LA' if image.mode == 'L' else 'RGBA') if transparent else image), []
@@ -151,7 +151,7 @@ def _plain_mode(image: Image.Image) -> tuple[Image.Image, list[str]]:
 
 
 def _metadata(image: Image.Image, exif: Image.Exif) -> dict[str, Any]:
-    """What of the file's metadata can be written again, without the orientation, which the pixels have now."""
+    """Return the metadata that can be written again, without the orientation, as the pixels are upright now."""
     kept: dict[str, Any] = {}
     exif.pop(ORIENTATION, None)
     if image.format == 'TIFF':  # its layout is no metadata
@@ -169,7 +169,7 @@ def _metadata(image: Image.Image, exif: Image.Exif) -> dict[str, Any]:
 
 
 def _camera_tags(exif: Image.Exif) -> Image.Exif:
-    """The tags of a TIFF that tell of the photo and not of how its pixels lie in the file."""
+    """Return the tags of a TIFF that describe the photo, without those that describe its layout in the file."""
     told = Image.Exif()
     for tag in (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298):  # description to copyright
         if tag in exif:
@@ -200,7 +200,7 @@ def write_photo(path: str | Path, photo: Photo) -> tuple[str, ...]:
 
 
 def encode_photo(photo: Photo, suffix: str) -> tuple[bytes, tuple[str, ...]]:
-    """The bytes that ``write_photo`` writes, and what could not be kept."""
+    """Return the bytes that ``write_photo`` writes, and what could not be kept."""
     suffix = suffix.lower()
     if suffix not in IMAGE_SUFFIXES:
         raise InputError(f'image format {suffix!r} is not known; use one of {", ".join(IMAGE_SUFFIXES)}')
@@ -258,7 +258,7 @@ def _png_text(metadata: dict[str, Any]) -> PngImagePlugin.PngInfo:
 
 
 def _encode_sixteen_bits(pixels: np.ndarray, suffix: str, metadata: dict[str, Any]) -> tuple[bytes, list[str]]:
-    """OpenCV writes the pixels; a PNG then gets its metadata as Pillow would write it."""
+    """Encode 16 bits: OpenCV writes the pixels, and a PNG then gets its metadata as Pillow would write it."""
     if pixels.ndim == 3 and pixels.shape[2] == 2:  # OpenCV has no grey with alpha
         pixels = pixels[..., [0, 0, 0, 1]]
     if pixels.ndim == 3:
@@ -276,7 +276,7 @@ def _encode_sixteen_bits(pixels: np.ndarray, suffix: str, metadata: dict[str, An
 
 
 def _chunks(png: bytes) -> list[tuple[bytes, bytes]]:
-    """The chunks of a PNG, (kind, all of its bytes)."""
+    """Yield the chunks of a PNG as (kind, all of its bytes)."""
     found, at = [], 8
     while at < len(png):
         end = at + 12 + int.from_bytes(png[at : at + 4], 'big')

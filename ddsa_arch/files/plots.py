@@ -47,7 +47,7 @@ class Curve:
 
 
 def plot(curves: Sequence[Curve], title: str, x_label: str, y_label: str, log_y: bool = False) -> Figure:
-    """Curves in one figure, drawn in memory: no window, and pyplot's state is left alone.
+    """Draw curves in one figure, in memory: no window opens, and pyplot's state is left alone.
 
     Args:
         curves: at least one point in all.
@@ -97,7 +97,7 @@ class Point:
 
 
 def scatter(points: Sequence[Point], title: str, x_label: str, y_label: str) -> Figure:
-    """Labelled dots over a logarithmic x axis, drawn in memory. Labels keep clear of dots and of each other.
+    """Draw labelled dots over a logarithmic x axis, in memory. Labels keep clear of dots and of each other.
 
     Args:
         points: at least one.
@@ -147,7 +147,7 @@ def scatter(points: Sequence[Point], title: str, x_label: str, y_label: str) -> 
 
 
 def _two_and_five(x: float, _: int) -> str:
-    """The number of a tick at 2 or 5 times a power of ten; nothing at others."""
+    """Return the number for a tick at 2 or 5 times a power of ten, and '' for other ticks."""
     return f'{x:g}' if f'{x:e}'[0] in '25' else ''
 
 
@@ -187,7 +187,7 @@ def _label(axes: Axes, points: Sequence[Point], colours: dict[str, str]) -> None
 
 
 def _common_area(a: Sequence[float], b: Sequence[float]) -> float:
-    """Of two boxes (left, bottom, right, top)."""
+    """Return the area that two boxes (left, bottom, right, top) share."""
     width, height = (min(a[i + 2], b[i + 2]) - max(a[i], b[i]) for i in (0, 1))
     return max(width, 0.0) * max(height, 0.0)
 
@@ -199,7 +199,7 @@ def write_plot(path: str | Path, figure: Figure) -> None:
 
 
 def running_mean(values: Sequence[float], count: int) -> list[float]:
-    """The mean of each value and the up to ``count - 1`` before it."""
+    """Return the mean of each value and of up to ``count - 1`` values before it."""
     means = []
     for i in range(len(values)):
         window = values[max(0, i - count + 1) : i + 1]

@@ -21,7 +21,7 @@ def write_csv(path: str | Path, rows: Iterable[Mapping[str, object]], columns: S
 
 
 def markdown_table(rows: Iterable[Sequence[object]], header: Sequence[str]) -> str:
-    """A Markdown table whose columns line up in a terminal too."""
+    """Return a Markdown table whose columns line up in a terminal too."""
     cells = [[str(c) for c in row] for row in [header, *rows]]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     lines = ['| ' + ' | '.join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + ' |' for row in cells]
@@ -30,6 +30,6 @@ def markdown_table(rows: Iterable[Sequence[object]], header: Sequence[str]) -> s
 
 
 def finite_mean(values: Iterable[float]) -> float:
-    """The mean of the finite values; NaN where there is none."""
+    """Return the mean of the finite values; NaN where there is none."""
     kept = [v for v in values if math.isfinite(v)]
     return sum(kept) / len(kept) if kept else math.nan

@@ -25,7 +25,7 @@ FALLBACK_RATE = Fraction(25)
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video file says of itself.
+    """The size, rate and length of a video, as its file states them.
 
     Args:
         width, height: in pixels, upright.
@@ -45,7 +45,7 @@ def has_ffmpeg() -> bool:
 
 
 def output_suffix(suffix: str) -> str:
-    """Of the video that is made of one with this suffix."""
+    """Return the suffix of the result for a video with this suffix."""
     if not has_ffmpeg():
         return '.mp4'
     return suffix.lower() if suffix.lower() in WITH_ANY_SOUND else '.mkv'
@@ -75,7 +75,7 @@ class VideoReader:
         return Fraction(rate).limit_denominator(1001) if 0 < rate < 1000 else FALLBACK_RATE
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """Every frame once."""
+        """Yield every frame once."""
         frame = self._first
         read = frame is not None
         while read:
@@ -87,7 +87,7 @@ class VideoReader:
 
 
 def _exact_rate(path: Path) -> Fraction | None:
-    """Frames per second as a fraction, such as 30000/1001, from ffprobe where there is one."""
+    """Return the frames per second as a fraction, such as 30000/1001, from ffprobe where there is one."""
     if shutil.which('ffprobe') is None:
         return None
     asked = ['-select_streams', 'v:0', '-show_entries', 'stream=avg_frame_rate,r_frame_rate', '-of', 'json', str(path)]

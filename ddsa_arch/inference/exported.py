@@ -46,7 +46,7 @@ class ExportedNetwork(nn.Module, ABC):
         self.training = False
 
     def train(self, mode: bool = True) -> ExportedNetwork:
-        """Nothing: it was exported for evaluation."""
+        """Change nothing, as the network was exported for evaluation."""
         del mode
         return self
 
@@ -56,7 +56,7 @@ class ExportedNetwork(nn.Module, ABC):
 
     @abstractmethod
     def run(self, rain: Tensor) -> Tensor:
-        """Of as many images as the file takes, contiguous."""
+        """Run as many images as the file takes, contiguous in memory."""
 
 
 class OnnxNetwork(ExportedNetwork):
@@ -112,7 +112,7 @@ def is_onnx(path: str | Path) -> bool:
 
 
 def load_exported(path: str | Path, device: str | torch.device = 'cpu') -> ExportedNetwork:
-    """The network of a file of ``ddsa export``, ready for ``restore``.
+    """Load the network of a file of ``ddsa export``, ready for ``restore``.
 
     Args:
         path: ``.onnx``, which onnxruntime runs; or ``.pt2``, which torch does. Loading the latter can run what was put
@@ -131,7 +131,7 @@ def load_exported(path: str | Path, device: str | torch.device = 'cpu') -> Expor
 
 
 def device_for_onnx(device: torch.device, asked: bool) -> torch.device:
-    """The device on which onnxruntime runs a network.
+    """Return the device on which onnxruntime runs a network.
 
     Args:
         device: that torch would take.
@@ -150,7 +150,7 @@ def device_for_onnx(device: torch.device, asked: bool) -> torch.device:
 
 
 def import_for_export(name: str) -> ModuleType:
-    """A package that the base install leaves out.
+    """Import a package that the base installation leaves out.
 
     Raises:
         InputError: it is not there.
@@ -162,7 +162,7 @@ def import_for_export(name: str) -> ModuleType:
 
 
 def first_line(error: BaseException) -> str:
-    """Of the message of its first cause, or the kind of that where it has none."""
+    """Return the first line of the message of an error's first cause, or the cause's type if it has no message."""
     while error.__cause__:
         error = error.__cause__
     text = str(error).strip()
@@ -218,7 +218,7 @@ def _load_program(path: Path, device: torch.device) -> ProgramNetwork:
 
 
 def _block_of_program(path: Path) -> str | None:
-    """The metadata, read before anything that the file holds is run."""
+    """Read the metadata of a file before anything that the file holds is run."""
     try:
         with zipfile.ZipFile(path) as archive:
             for name in archive.namelist():
@@ -232,7 +232,7 @@ def _block_of_program(path: Path) -> str | None:
 
 
 def _checked_about(path: Path, text: str | None) -> dict[str, Any]:
-    """The metadata of a file that ``ddsa export`` wrote."""
+    """Check and return the metadata of a file that ``ddsa export`` wrote."""
     try:
         about = json.loads(text or '')
         sizes = [about['size_multiple'], *(about[key] for key in ('fixed_size', 'batch') if about.get(key) is not None)]

@@ -1,4 +1,4 @@
-"""How much memory an image takes in a network, found by trying small ones, and how much is free."""
+"""The memory that an image takes in a network, estimated from small ones, and the memory that is free."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OUT_OF_MEMORY = ("can't allocate memory", 'out of memory', 'not enough memory')
 
 @dataclass(frozen=True)
 class ImageMemory:
-    """Bytes for an image of p pixels: ``fixed + per_pixel * p``.
+    """A linear estimate of the bytes for an image of p pixels: ``fixed + per_pixel * p``.
 
     Args:
         fixed: for a strip, and whatever else does not grow with the image.
@@ -35,12 +35,12 @@ class ImageMemory:
     per_pixel: float
 
     def largest_image(self, budget: float) -> float:
-        """Pixels of the largest image within a budget of bytes."""
+        """Return the pixels of the largest image within a budget of bytes."""
         return max(0.0, budget - self.fixed) / max(self.per_pixel, 1.0)
 
     @staticmethod
     def measure(net: nn.Module, device: torch.device) -> ImageMemory:
-        """Run two small images, and take the line through what they need.
+        """Run two small images, and take the line through the bytes that they need.
 
         Where the system does not tell a process's peak, a network is taken to need a kilobyte for each pixel and for
         each million of its weights, more or less what the larger ones of the package need.
@@ -60,7 +60,7 @@ class ImageMemory:
 
 
 def _peak(net: nn.Module, device: torch.device, side: int) -> int | None:
-    """Bytes by which an image lifts the memory in use."""
+    """Return the bytes by which an image lifts the memory in use."""
     rain = torch.zeros(1, 3, side, side, device=device).contiguous(memory_format=torch.channels_last)
     restore(net, rain[..., :64, :64])  # what is made once
     if device.type == 'cuda':
@@ -80,7 +80,7 @@ def _peak(net: nn.Module, device: torch.device, side: int) -> int | None:
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that are free, within the limit of a container; None where the system does not tell."""
+    """Return the bytes that are free, within the limit of a container; None where the system does not tell."""
     if device.type == 'cuda':
         return torch.cuda.mem_get_info(device)[0]
     if device.type == 'mps':  # shares the memory of the CPU
@@ -92,7 +92,7 @@ def free_memory(device: torch.device) -> int | None:
 
 
 def _left_in_container(folder: Path = CGROUP) -> float:
-    """Bytes below the limit of a Linux container, infinite if it has none."""
+    """Return the bytes left below the limit of a Linux container, infinite if it has none."""
     names = (('memory.max', 'memory.current'), ('memory/memory.limit_in_bytes', 'memory/memory.usage_in_bytes'))
     for limit, used in names:
         try:
@@ -103,7 +103,7 @@ def _left_in_container(folder: Path = CGROUP) -> float:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch or Python says that memory was not enough."""
+    """Tell whether an error of torch or Python says that memory was not enough."""
     if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in OUT_OF_MEMORY)

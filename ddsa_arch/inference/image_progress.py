@@ -1,4 +1,4 @@
-"""How far a network is through an image, told by what has been computed so far."""
+"""The progress of a network with an image, told by how much has been computed so far."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STEP = 0.005  # of an image, between two reports
 
 
 class ImageProgress:
-    """How much the layers of a network give for a pixel, and how far they are with an image.
+    """Measures how much the layers of a network compute for a pixel, and reports how far they are with an image.
 
     They give in proportion to the pixels, whether they see an image whole, in strips or in tiles; so a small image
     shows how much they will give for a large one.
@@ -65,7 +65,7 @@ class ImageProgress:
 
 @contextlib.contextmanager
 def _counting(net: nn.Module, count: Callable[[int], None]) -> Iterator[None]:
-    """Tell of the elements that a network gives in this thread within the block.
+    """Report the elements that a network computes in this thread within the block.
 
     Fast execution tells of its strips by itself; layers that are looked at by hooks would not run fast.
     """

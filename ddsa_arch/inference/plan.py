@@ -1,4 +1,4 @@
-"""Which files ``ddsa derain`` reads and writes: found out before the first of them is derained."""
+"""The plan of ``ddsa derain``: which files are read and written, before the first of them is derained."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def plan(
 
 
 def _check_writable(out: Path) -> None:
-    """Before hours of work whose results could not be kept.
+    """Check that the results can be written, before hours of work are lost.
 
     Raises:
         InputError: the folder of the results is a file, or this user may not write into it or make it.
@@ -105,7 +105,7 @@ def _check_writable(out: Path) -> None:
 
 
 def _files_of(entry: str | Path, out: Path, refused: list[tuple[Path, str]]) -> Iterator[tuple[Path, str]]:
-    """(file, name below the results) of what the user named; of a folder, images and videos alone.
+    """Yield (file, name below the results) for what the user named; of a folder, images and videos alone.
 
     Args:
         refused: gets the folders that cannot be looked into.

@@ -118,12 +118,12 @@ class DerainRestorer(BaseModel):
 
 
 def _clean_images(data_samples: Any) -> Tensor | list[Tensor]:
-    """``(B, 3, H, W)``, or a list of ``(3, H, W)``."""
+    """Return the clean images as ``(B, 3, H, W)``, or as a list of ``(3, H, W)``."""
     if isinstance(data_samples, list | tuple):
         return [_clean_images(one) for one in data_samples]
     return data_samples if isinstance(data_samples, Tensor) else data_samples.gt_img
 
 
 def _batch(images: Tensor | Sequence[Tensor]) -> Tensor:
-    """``(B, 3, H, W)``."""
+    """Stack images to ``(B, 3, H, W)``."""
     return images if isinstance(images, Tensor) else torch.stack(list(images))

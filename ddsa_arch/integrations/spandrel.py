@@ -47,7 +47,7 @@ def install(registry: spandrel.ArchRegistry | None = None) -> None:
         raise InputError(f"spandrel cannot be imported ({error}): pip install 'ddsa_arch[spandrel]'") from error
 
     class DDSANetArchitecture(spandrel.Architecture[DDSANet]):
-        """What spandrel asks about a state dict."""
+        """The answers to what spandrel asks about a state dict."""
 
         def __init__(self) -> None:
             super().__init__(id=ID, detect=lambda state: arguments_of(state) is not None)
@@ -84,7 +84,7 @@ def install(registry: spandrel.ArchRegistry | None = None) -> None:
 
 
 def arguments_of(state: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The arguments of the DDSANet whose weights these are; None if they are those of anything else.
+    """Return the arguments of the DDSANet whose weights these are; None if they are those of anything else.
 
     A network with these arguments has exactly the given names and shapes. What these do not tell is assumed:
 
@@ -113,7 +113,7 @@ def arguments_of(state: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _read(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """The arguments, from the first block and the layers around the blocks."""
+    """Read the arguments from the first block and the layers around the blocks."""
     dim, in_channels = shapes['embed.weight'][0], shapes['embed.weight'][1]
     blocks = [len({name.split('.')[1] for name in shapes if name.startswith(f'{level}.')}) for level in LEVELS]
     if not any(blocks):
@@ -140,7 +140,7 @@ def _read(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
 
 
 def _expansion(widths: set[tuple[int, int]]) -> float:
-    """An expansion that gives every hidden width.
+    """Find an expansion that gives every hidden width.
 
     Args:
         widths: pairs of a dim and its ``hidden_width``.
@@ -158,7 +158,7 @@ def _expansion(widths: set[tuple[int, int]]) -> float:
 
 
 def _call(net: DDSANet, image: Tensor) -> Tensor:
-    """The network's output; one of bfloat16 goes by autocast, as norms and scores are computed in float32."""
+    """Run the network; in bfloat16 by autocast, as norms and scores are computed in float32."""
     if image.dtype != torch.bfloat16:
         return net(image)
     with torch.autocast(image.device.type, torch.bfloat16):

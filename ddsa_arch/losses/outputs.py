@@ -1,4 +1,4 @@
-"""What the losses of this package share: a network may give several images."""
+"""The base of this package's losses, for networks that give one image or several."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class OutputsLoss(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def distance(self, output: Tensor, target: Tensor) -> Tensor:
-        """The mean over an image batch, a scalar; both ``(B, C, H, W)``."""
+        """Return the mean distance over a batch, a scalar; both images are ``(B, C, H, W)``."""
 
     def forward(self, output: Tensor | Sequence[Tensor], target: Tensor) -> Tensor:
         """
@@ -57,7 +57,7 @@ class OutputsLoss(nn.Module, abc.ABC):
 
 
 def resized(target: Tensor, like: Tensor, mode: str = 'bilinear') -> Tensor:
-    """``target`` at the height and width of ``like``; ``mode`` is ``bilinear`` or ``nearest``."""
+    """Resize ``target`` to the height and width of ``like``; ``mode`` is ``bilinear`` or ``nearest``."""
     if target.shape[-2:] == like.shape[-2:]:
         return target
     return F.interpolate(target, size=like.shape[-2:], mode=mode, align_corners=False if mode == 'bilinear' else None)

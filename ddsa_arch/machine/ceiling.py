@@ -1,4 +1,4 @@
-"""What a machine itself can do, to which the speed of a network is compared."""
+"""The rates that a machine reaches by itself, to which the speed of a network is compared."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COPIES = 5
 
 
 class Ceiling:
-    """What the machine itself can do: the rate of products of large matrices, and of copies.
+    """Measures the machine's own rates: of products of large matrices, and of copies.
 
     Args:
         device: ``cpu`` or ``cuda``.
@@ -33,7 +33,7 @@ class Ceiling:
 
     @property
     def bytes(self) -> int:
-        """Memory of the matrices."""
+        """Bytes that the matrices take."""
         return sum(m.numel() * m.element_size() for m in self.matrices)
 
     def _seconds_of_product(self) -> float:
@@ -41,11 +41,11 @@ class Ceiling:
         return self._seconds(lambda: torch.mm(a, b, out=out))
 
     def product_rate(self) -> float:
-        """Floating-point operations per second, two for each multiply-add."""
+        """Measure the floating-point operations per second of a matrix product, two for each multiply-add."""
         return 2 * len(self.matrices[0]) ** 3 / self._seconds_of_product()
 
     def copy_rate(self) -> float:
-        """Bytes per second, read and written."""
+        """Measure the bytes per second of a copy, read and written."""
         source = torch.ones(COPIED // 4, device=self.matrices[0].device)
         target = source.clone()
         seconds = min(self._seconds(lambda: target.copy_(source)) for _ in range(COPIES))

@@ -1,4 +1,4 @@
-"""The memory of this process, as the operating system counts it: of a moment, and the most since a moment."""
+"""The memory of this process as the operating system counts it: now, and the peak since a start."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class PeakMemory:
         self.source = 'VmHWM' if _status('VmRSS') and self.reset() else 'ru_maxrss' if _lifetime_peak() else ''
 
     def reset(self) -> bool:
-        """Forget the peak so far; whether the system allows that."""
+        """Forget the peak so far; return whether the system allows that."""
         before = _status('VmHWM')
         with contextlib.suppress(OSError):
             CLEAR_REFS.write_text(RESET_PEAK)
@@ -34,11 +34,11 @@ class PeakMemory:
         return False
 
     def now(self) -> int | None:
-        """Bytes in use, to be taken off a later ``peak``; None where nothing is known."""
+        """Return the bytes in use, to subtract from a later ``peak``; None where nothing is known."""
         return _status('VmRSS') if self.source == 'VmHWM' else _lifetime_peak()
 
     def peak(self) -> int | None:
-        """The most bytes in use since ``reset``."""
+        """Return the most bytes that were in use since ``reset``."""
         return _status('VmHWM') if self.source == 'VmHWM' else _lifetime_peak()
 
 
@@ -51,7 +51,7 @@ def give_back_freed_memory() -> bool:
 
 
 def _status(field: str) -> int | None:
-    """Bytes, from Linux's account of this process."""
+    """Return a number of bytes from Linux's account of this process."""
     try:
         found = re.search(rf'^{field}:\s*(\d+) kB$', STATUS.read_text(), re.MULTILINE)
     except OSError:

@@ -1,4 +1,4 @@
-"""What a command sets up for its own process; importing the library changes none of it."""
+"""The settings that a command makes for its own process; importing the library makes none of them."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def keep_freed_memory(of_any_size: bool = True) -> bool:
 
 
 def detect_launcher(launcher: str) -> str:
-    """``pytorch`` when torchrun started this process and the command did not say so."""
+    """Return the launcher, which is ``pytorch`` if torchrun started this process and none was named."""
     started_by_torchrun = int(os.environ.get('WORLD_SIZE', '1')) > 1 and 'RANK' in os.environ
     return 'pytorch' if launcher == 'none' and started_by_torchrun else launcher
 
 
 def is_first_process() -> bool:
-    """Whether this process speaks for all of a run."""
+    """Tell whether this process is the one that prints and writes for all processes of a run."""
     return os.environ.get('RANK', '0') == '0'
 
 

@@ -45,7 +45,7 @@ class Regression:
     offset: float
 
     def score(self, features: np.ndarray) -> float:
-        """The score of features ``(36,)``."""
+        """Return the score of features ``(36,)``."""
         scaled = 2 * (features - self.low) / (self.high - self.low) - 1
         kernel = np.exp(-self.kernel_gamma * ((self.vectors - scaled) ** 2).sum(1))
         return float(kernel @ self.coefficients - self.offset)
@@ -96,7 +96,7 @@ def scale_features(grey: np.ndarray) -> list[float]:
 
 
 def normalised(grey: np.ndarray) -> np.ndarray:
-    """Each pixel less its surroundings' mean, over their standard deviation plus 1; eq. (1)."""
+    """Subtract the mean of each pixel's surroundings and divide by their standard deviation plus 1; eq. (1)."""
     kernel = cv2.getGaussianKernel(WINDOW, WINDOW_SIGMA)
 
     def mean(x: np.ndarray) -> np.ndarray:
@@ -107,13 +107,13 @@ def normalised(grey: np.ndarray) -> np.ndarray:
 
 
 def generalised_gaussian(x: np.ndarray) -> tuple[float, float]:
-    """Shape and variance by matching moments; eq. (4)."""
+    """Fit a generalised Gaussian by matching moments, eq. (4); return its shape and variance."""
     variance = np.mean(x**2)
     return SHAPES[np.abs(variance / np.mean(np.abs(x)) ** 2 - 1 / _moment_ratios()).argmin()], variance
 
 
 def asymmetric_gaussian(x: np.ndarray) -> tuple[float, float, float]:
-    """Shape and the standard deviations left and right of 0 by matching moments; Lasmar et al., ICIP 2009."""
+    """Fit shape and deviations left and right of 0 by matching moments; Lasmar et al., ICIP 2009."""
     left, right = np.sqrt(np.mean(x[x < 0] ** 2)), np.sqrt(np.mean(x[x > 0] ** 2))
     ratio = left / right
     spread = np.mean(np.abs(x)) ** 2 / np.mean(x**2)
@@ -129,7 +129,7 @@ def _moment_ratios() -> np.ndarray:
 
 @cache
 def regression() -> Regression:
-    """The authors' regression, from the files of the installed package ``brisque``.
+    """Read the authors' regression from the files of the installed package ``brisque``.
 
     Raises:
         InputError: the package is missing.

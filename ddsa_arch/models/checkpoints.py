@@ -19,24 +19,24 @@ PART_PATTERN = '*.part'
 
 
 def save_whole(content: Mapping[str, Any], path: str | Path) -> None:
-    """torch.save, whole or not at all."""
+    """Save by torch.save, whole or not at all."""
     with atomic_path(path) as part:
         torch.save(dict(content), part)
 
 
 def weight_file(models: str | Path, iteration: int, label: str = 'net_g') -> Path:
-    """Where the weights of an iteration lie."""
+    """Return the path of the weights of an iteration."""
     return Path(models) / f'{label}_{iteration}.pth'
 
 
 def states_by_iteration(folder: str | Path) -> dict[int, Path]:
-    """The training states of an experiment, the newest first."""
+    """List the training states of an experiment, the newest first."""
     states = {int(p.stem): p for p in Path(folder).glob(f'*{STATE_SUFFIX}') if p.stem.isdecimal()}
     return dict(sorted(states.items(), reverse=True))
 
 
 def usable_state(path: str | Path, models: str | Path, net: nn.Module) -> dict[str, Any]:
-    """A training state that a run can continue from.
+    """Read a training state and check that a run can continue from it.
 
     Args:
         path: the state.

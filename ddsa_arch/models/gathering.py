@@ -1,4 +1,4 @@
-"""What several processes do together besides training: share images, and bring the results together."""
+"""Work that several processes share besides training: they divide images, and bring the results together."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ MISSING = object()
 
 
 def shared_loader(dataset: Dataset, rank: int, world_size: int) -> DataLoader:
-    """Every ``world_size``-th image of a set in turn, from image ``rank`` on, one at a time."""
+    """Load every ``world_size``-th image of a set, from image ``rank`` on, one at a time."""
     return DataLoader(dataset, batch_size=1, sampler=range(rank, len(dataset), world_size))
 
 
 def gather(part: Any) -> list[Any]:
-    """The part of every process, in the order of their ranks, in every process."""
+    """Give every process the parts of all processes, in the order of their ranks."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return [part]
     parts = [None] * torch.distributed.get_world_size()

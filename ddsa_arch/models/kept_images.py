@@ -18,7 +18,7 @@ RAINY, TARGET = 'rainy', 'target'  # in the place of the iteration
 
 @dataclass(frozen=True)
 class KeptImage:
-    """Files of one image.
+    """The files in which one image is kept.
 
     Args:
         derained: gets the result, if ``val.save_img`` asks for it.
@@ -32,7 +32,7 @@ class KeptImage:
     def of(
         cls, opt: dict[str, Any], set_name: str, place: int, stem: str, iteration: int | str, save_img: bool
     ) -> KeptImage:
-        """The files of the image at a place among those that this process looks at."""
+        """Return the files for the image at a place among those of this process."""
         saved, strip = None, None
         if opt['is_train']:
             if save_img:
@@ -46,7 +46,7 @@ class KeptImage:
         return cls(saved, strip)
 
     def write(self, derained: np.ndarray, rainy: Tensor, target: np.ndarray | None) -> None:
-        """Write what is kept.
+        """Write the files that this image gets.
 
         Args:
             derained: uint8 BGR.

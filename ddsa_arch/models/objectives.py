@@ -1,4 +1,4 @@
-"""The sum of losses that a training makes small."""
+"""The sum of losses that a training minimises."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Objectives:
         return losses
 
     def state(self) -> dict[str, dict[str, Tensor]]:
-        """What losses carry from step to step (their buffers), by the losses' names; none do but for SEMI's."""
+        """Return the buffers that losses carry from step to step, by the losses' names; only SEMI's loss has any."""
         return {
             name: {key: value.detach().cpu() for key, value in loss.named_buffers()}
             for name, loss in self._modules().items()
@@ -52,7 +52,7 @@ class Objectives:
         }
 
     def load_state(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Take up what ``state`` gave."""
+        """Load the buffers that ``state`` gave."""
         for name, buffers in state.items():
             own = dict(self._modules()[name].named_buffers())
             for key, value in buffers.items():

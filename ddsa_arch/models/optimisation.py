@@ -33,7 +33,7 @@ PLAN = ('optim_g', 'scheduler')  # of the options in train: what a training stat
 
 
 def plan_of(options: Mapping[str, Any]) -> dict[str, Any]:
-    """What the options say of the optimiser and the learning rate."""
+    """Return what the options say of the optimiser and the learning rate."""
     return copy.deepcopy({key: options['train'].get(key) for key in PLAN})
 
 
@@ -64,7 +64,7 @@ def _differences(name: str, begun: Any, wanted: Any) -> list[str]:
 
 
 def build_optimiser(name: str, params: Iterable[Parameter], **options: Any) -> Optimizer:
-    """An optimiser of torch.optim by its name; LBFGS is left out, as it needs a closure.
+    """Build an optimiser of torch.optim by its name; LBFGS is left out, as it needs a closure.
 
     Raises:
         InputError: unknown name, or options that the optimiser does not take.
@@ -78,7 +78,7 @@ def build_optimiser(name: str, params: Iterable[Parameter], **options: Any) -> O
 
 
 def build_schedulers(optimiser: Optimizer, options: Mapping[str, Any] | Iterable[Mapping[str, Any]]) -> list[Any]:
-    """Learning-rate schedules, stepped once for each iteration.
+    """Build learning-rate schedules, which are stepped once for each iteration.
 
     Args:
         optimiser: whose learning rate they set.

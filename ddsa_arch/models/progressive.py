@@ -52,7 +52,7 @@ class ProgressivePatches:
         self.seed, self.rank, self.parts = seed, rank, parts
 
     def cut(self, iteration: int, *images: Tensor) -> list[Tensor]:
-        """The part of a batch that the stage trains with.
+        """Cut a batch to the part that the stage trains with.
 
         Args:
             iteration: counted from 1; beyond the last stage that one goes on.

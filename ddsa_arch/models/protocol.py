@@ -1,4 +1,4 @@
-"""How results came about: what must be known before two figures are compared."""
+"""The protocol of results: what must be known before two figures are compared."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ IMAGES = ('img', 'img2')  # what a metric is called with; all else are its optio
 def protocol_block(
     opt: dict[str, Any], net: nn.Module, recipe: Recipe, device: torch.device, weights: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The protocol of a run, for ``results.json``.
+    """Collect the protocol of a run, for ``results.json``.
 
     Args:
         opt: options of the run, completed.
@@ -64,7 +64,7 @@ def protocol_block(
 
 
 def describe_protocol(protocol: dict[str, Any], scores: Collection[str]) -> str:
-    """A protocol in one line, for people.
+    """Describe a protocol in one line, for people.
 
     Args:
         protocol: from ``protocol_block``.
@@ -84,7 +84,7 @@ def describe_protocol(protocol: dict[str, Any], scores: Collection[str]) -> str:
 
 
 def metrics_block(metrics: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Each metric with every option, those that were left out at their defaults."""
+    """Return each metric with all of its options, also those that were left at their defaults."""
     block = {}
     for name, options in metrics.items():
         parameters = inspect.signature(METRIC_REGISTRY.get(options['type'])).parameters
@@ -94,7 +94,7 @@ def metrics_block(metrics: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any
 
 
 def versions() -> dict[str, str]:
-    """Of Python, of this package and of what its results depend on."""
+    """Return the versions of Python, of this package and of the packages that its results depend on."""
     found = {'python': platform.python_version(), 'ddsa_arch': sys.modules['ddsa_arch'].__version__}
     for package in PACKAGES:
         try:
@@ -105,6 +105,6 @@ def versions() -> dict[str, str]:
 
 
 def device_name(device: torch.device) -> str:
-    """Such as ``cuda: NVIDIA H200`` or ``cpu: x86_64``."""
+    """Return the name of a device, such as ``cuda: NVIDIA H200`` or ``cpu: x86_64``."""
     name = torch.cuda.get_device_name(device) if device.type == 'cuda' else platform.machine()
     return f'{device.type}: {name}'

@@ -17,7 +17,7 @@ from ddsa_arch.ops.tiling import process_tiles
 
 @dataclass(frozen=True)
 class Recipe:
-    """How an image goes through a network and becomes 8 bits again: the section ``val.restore``.
+    """The way of an image through a network and back to 8 bits, as the section ``val.restore`` gives it.
 
     The defaults are the plain way. The published test scripts of some networks differ, and so do their scores.
 
@@ -63,7 +63,7 @@ class Recipe:
             )
 
     def multiple(self, net: nn.Module) -> int:
-        """Of which H and W are brought to multiples for a network."""
+        """Return the number of which H and W must be multiples for a network."""
         return self.size_multiple or getattr(net, 'size_multiple', 1)
 
 
@@ -71,13 +71,13 @@ PLAIN = Recipe()
 
 
 def final_output(outputs: Tensor | Sequence[Tensor]) -> Tensor:
-    """The final image of a network that may give several: by contract the last one."""
+    """Return the final image of a network; of several images this is the last one."""
     return outputs if isinstance(outputs, Tensor) else outputs[-1]
 
 
 @torch.inference_mode()
 def restore(net: nn.Module, rain: Tensor, recipe: Recipe = PLAIN) -> Tensor:
-    """The derained image. The one place where images are padded, tiled or shifted for a network.
+    """Derain an image. This is the one place where images are padded, tiled or shifted for a network.
 
     Args:
         net: takes H and W that are multiples of its ``size_multiple`` (1 if it has none), or ``fixed_size`` alone.
@@ -104,7 +104,7 @@ def restore(net: nn.Module, rain: Tensor, recipe: Recipe = PLAIN) -> Tensor:
 
 
 def _shifted(net: nn.Module, rain: Tensor, recipe: Recipe) -> Tensor:
-    """The mean over cyclic shifts, or the image as it stands."""
+    """Run the network on cyclic shifts of the image and return the mean, or on the image as it stands."""
 
     def run(x: Tensor) -> Tensor:
         out = _restored(net, x, recipe)
@@ -136,7 +136,7 @@ def _restored(net: nn.Module, rain: Tensor, recipe: Recipe) -> Tensor:
 
 @contextlib.contextmanager
 def _batch_statistics(net: nn.Module) -> Iterator[None]:
-    """Batch norm in evaluation mode takes the statistics of the batch where it has none of its own."""
+    """Let batch norm in evaluation mode take the statistics of the batch, for the time of the block."""
     norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
     kept = [(norm.running_mean, norm.running_var) for norm in norms]
     try:
@@ -149,13 +149,13 @@ def _batch_statistics(net: nn.Module) -> Iterator[None]:
 
 
 def stretch(x: Tensor) -> Tensor:
-    """Each image of ``(B, C, H, W)`` from its smallest to its largest value onto [0, 1]; one of a single value as 0."""
+    """Stretch the values of each image of ``(B, C, H, W)`` to [0, 1]; an image of a single value becomes 0."""
     low, high = x.amin((1, 2, 3), keepdim=True), x.amax((1, 2, 3), keepdim=True)
     return (x - low) / (high - low).clamp_min(torch.finfo(x.dtype).tiny)
 
 
 def to_uint8(image: Tensor, rounding: str = 'round') -> np.ndarray:
-    """A picture from a network's output.
+    """Turn a network's output into a picture.
 
     Args:
         image: ``(3, H, W)`` or ``(1, 3, H, W)`` RGB, clamped to [0, 1] here; NaN becomes 0.

@@ -1,4 +1,4 @@
-"""What validation and tests leave on disk: one CSV per set, one summary, one JSON with everything."""
+"""The files of validation and tests: one CSV per set, one summary, one JSON with everything."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class ResultFiles:
         return means
 
     def average(self, metrics: Sequence[str]) -> dict[str, float]:
-        """The mean of the newest set means, for each metric, over the sets that have it."""
+        """Return the mean of the newest set means, for each metric, over the sets that have it."""
         newest = [record['history'][-1] for record in self.sets.values()]
         return {m: finite_mean(e.get(m, math.nan) for e in newest) for m in metrics}
 

@@ -25,7 +25,7 @@ def needs_target(metric_type: str) -> bool:
 def score_image(
     image: np.ndarray, target: np.ndarray | None, metrics: Mapping[str, Mapping[str, Any]]
 ) -> tuple[dict[str, float], str]:
-    """The value of each metric, and why a value is missing or infinite.
+    """Score an image by each metric, and tell why a value is missing or infinite.
 
     Args:
         image: ``(H, W, 3)`` uint8 BGR.

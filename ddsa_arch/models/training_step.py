@@ -44,7 +44,7 @@ def checkpoint_blocks(net: nn.Module) -> None:
 
 @dataclass
 class StepResult:
-    """What a step gave.
+    """The result of a step.
 
     Attributes:
         output: ``(B, 3, H, W)``, the final image of the last part of the batch, detached.
@@ -125,7 +125,7 @@ class TrainingStep:
         return StepResult(final_output(outputs).detach(), total, taken)
 
     def _synchronised(self, last: bool) -> contextlib.AbstractContextManager:
-        """Processes exchange gradients once for a step, with its last part."""
+        """Let processes exchange gradients once for a step, with its last part."""
         return (
             contextlib.nullcontext()
             if last or not isinstance(self.net, DistributedDataParallel)
@@ -152,7 +152,7 @@ class TrainingStep:
         return taken
 
     def _agreed(self, finite: Tensor) -> bool:
-        """Whether all processes have finite numbers."""
+        """Tell whether the numbers of all processes are finite."""
         if isinstance(self.net, DistributedDataParallel):
             finite = finite.to(torch.int32)
             torch.distributed.all_reduce(finite, torch.distributed.ReduceOp.MIN)
@@ -160,7 +160,7 @@ class TrainingStep:
 
 
 def _in_full_precision(outputs: Any) -> Any:
-    """Images of 16 bits as float32, for the loss."""
+    """Turn images of 16 bits into float32, for the loss."""
     if isinstance(outputs, Tensor):
         return outputs.float() if outputs.dtype in PRECISIONS.values() else outputs
     return [_in_full_precision(output) for output in outputs]

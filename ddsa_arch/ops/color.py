@@ -1,4 +1,4 @@
-"""Luma as the field measures it."""
+"""Luma, by the definition that the field's metrics use."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Y_OFFSET = 16 * Y_UNIT
 
 
 def luma(image: np.ndarray, rounded: bool) -> np.ndarray:
-    """Y of BT.601 studio range, [16, 235], as float64 ``(H, W)``.
+    """Compute Y of BT.601, studio range [16, 235], as float64 ``(H, W)``.
 
     Args:
         image: ``(H, W, 3)`` uint8 BGR.

@@ -1,4 +1,4 @@
-"""Pictures that explain themselves."""
+"""Pictures with labels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOST_WIDTH = 512
 
 
 def side_by_side(images: Sequence[np.ndarray], labels: Sequence[str]) -> np.ndarray:
-    """Images in a row, each under its label.
+    """Put images in a row, each under its label.
 
     Args:
         images: ``(H, W, 3)`` uint8 BGR of one height.

@@ -14,7 +14,7 @@ def box_mean(x: Tensor, radius: int) -> Tensor:
 
 
 def base_layer(image: Tensor, radius: int = 15, eps: float = 1.0) -> Tensor:
-    """What of an image the guided filter keeps when each channel guides itself; the rest is its detail layer.
+    """Filter an image with each channel as its own guide; what this removes is the image's detail layer.
 
     With a = var / (var + eps) and b = mean - a mean in the window of each pixel, q = mean(a) I + mean(b). The defaults
     are those of DerainNet and of the deep detail network, for images in [0, 1].

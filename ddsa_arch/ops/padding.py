@@ -49,5 +49,5 @@ def pad_square(x: Tensor, multiple: int) -> tuple[Tensor, int, int]:
 
 
 def crop_to(x: Tensor, height: int, width: int, top: int = 0, left: int = 0) -> Tensor:
-    """``height`` x ``width`` of ``(B, C, H, W)``, by default the top left: undoes the padding."""
+    """Cut ``height`` x ``width`` out of ``(B, C, H, W)``, by default the top left, which undoes the padding."""
     return x[..., top : top + height, left : left + width]

@@ -44,7 +44,7 @@ def to_rgb(image: np.ndarray, bgr: bool = False) -> tuple[np.ndarray, np.ndarray
 
 
 def from_rgb(rgb: np.ndarray, like: np.ndarray, alpha: np.ndarray | None, bgr: bool = False) -> np.ndarray:
-    """Back to the kind of array that ``to_rgb`` took.
+    """Turn RGB back into the kind of array that ``to_rgb`` took.
 
     Args:
         rgb: ``(H, W, 3)`` float32 in [0, 1].

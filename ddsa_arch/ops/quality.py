@@ -57,7 +57,7 @@ def ssim_y(image: np.ndarray, target: np.ndarray, crop_border: int = 0, protocol
 
 
 def _window_mean(y: np.ndarray) -> np.ndarray:
-    """Gaussian mean of every window that lies inside the image."""
+    """Compute the Gaussian mean of every window that lies inside the image."""
     kernel = cv2.getGaussianKernel(SSIM_WINDOW, SSIM_SIGMA)
     edge = SSIM_WINDOW // 2
     return cv2.sepFilter2D(y, cv2.CV_64F, kernel, kernel)[edge:-edge, edge:-edge]

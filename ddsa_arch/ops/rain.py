@@ -31,7 +31,7 @@ FWHM = 1.08  # full width at half maximum of the profile (1 - v^2)^2, v in [-1, 
 
 @dataclass(frozen=True)
 class RainStyle:
-    """What rain looks like. Pixels are those of the image at hand, meant for images of 300 to 600 pixels.
+    """The look of rain. Lengths are in pixels, chosen for images of 300 to 600 pixels.
 
     Attributes:
         density: streaks per 1000 pixels of area, over all depths, >= 0.
@@ -97,7 +97,7 @@ PRESETS: dict[str, RainStyle] = {'light': LIGHT, 'heavy': HEAVY}
 
 
 def rain_style(name: str) -> RainStyle:
-    """The preset of that name.
+    """Return the preset of that name.
 
     Raises:
         InputError: there is none.
@@ -255,7 +255,7 @@ def _sample_streaks(
 def add_rain(
     clean: np.ndarray, style: RainStyle, rng: np.random.Generator, layer: np.ndarray | None = None
 ) -> np.ndarray:
-    """Rain on a clean photo: O = t (B ⊕ S) + (1 - t) A, uint8 ``(H, W, 3)``.
+    """Render rain on a clean photo: O = t (B ⊕ S) + (1 - t) A, uint8 ``(H, W, 3)``.
 
     Streaks are grey and only brighten; the veil alone may darken, towards the atmospheric light.
 
@@ -281,7 +281,7 @@ def add_rain(
 
 
 def _fit_layer(layer: np.ndarray, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """A streak image of any size, as float32 in [0, 1] of ``(height, width)`` or ``(height, width, 3)``."""
+    """Fit a streak image of any size to ``(height, width)`` or ``(height, width, 3)``, float32 in [0, 1]."""
     if layer.ndim not in (2, 3) or layer.shape[2:] not in ((), (1,), (3,)) or layer.size == 0:
         raise InputError(f'the streak layer has shape {layer.shape}; want (h, w) or (h, w, 3), not empty')
     if layer.dtype == np.uint8:

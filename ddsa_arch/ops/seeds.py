@@ -1,4 +1,4 @@
-"""Random numbers that depend on what is drawn for, never on who draws or when."""
+"""Random numbers that depend on a seed and a key alone, never on the process or the time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def sample_rng(seed: int, *key: int) -> np.random.Generator:
-    """A generator of its own for every (seed, key), the same in every process and on every platform.
+    """Make a generator for a (seed, key), which gives the same numbers in every process and on every platform.
 
     Args:
         seed: of the experiment, ``manual_seed``.

@@ -13,7 +13,7 @@ CENTRE_SOFTENING = 1e-3  # of IDT's test script; the weight of a tile's centre i
 
 
 def tile_starts(length: int, size: int, step: int) -> list[int]:
-    """Where tiles of ``size`` begin along a side: 0, step, 2 step ... and a last one that ends with the side.
+    """Return where tiles of ``size`` begin along a side: 0, step, 2 step ..., and a last one that ends with the side.
 
     Args:
         length: of the side, at least ``size``.
@@ -24,13 +24,13 @@ def tile_starts(length: int, size: int, step: int) -> list[int]:
 
 
 def tiled_pixels(height: int, width: int, size: int, overlap: int) -> int:
-    """Pixels of all tiles of an image; a side below ``size`` is padded to it. See ``process_tiles``."""
+    """Count the pixels of all tiles of an image; a side below ``size`` is padded to it. See ``process_tiles``."""
     counts = (len(tile_starts(max(side, size), size, size - overlap)) for side in (height, width))
     return size * size * math.prod(counts)
 
 
 def tile_weight(size: int, kind: str = 'uniform', dtype: torch.dtype = torch.float32) -> Tensor:
-    """How much each pixel of a tile counts where tiles overlap, ``(size, size)``, positive.
+    """Return how much each pixel of a tile counts where tiles overlap, ``(size, size)``, positive.
 
     ``uniform`` averages the tiles. ``centre`` is that of the Image De-raining Transformer (IDT, TPAMI 2022):
     1 / sqrt((r - size/2)^2 + (c - size/2)^2 + 1e-3) at row r and column c. ``pyramid`` falls from the centre to the
@@ -51,7 +51,7 @@ def tile_weight(size: int, kind: str = 'uniform', dtype: torch.dtype = torch.flo
 def process_tiles(
     run: Callable[[Tensor], Tensor], x: Tensor, size: int, overlap: int = 0, weight: str = 'uniform'
 ) -> Tensor:
-    """The weighted mean of what ``run`` makes of overlapping tiles.
+    """Run overlapping tiles through ``run`` and return the weighted mean of the results.
 
     Args:
         run: ``(B, C, size, size)`` to the same shape.

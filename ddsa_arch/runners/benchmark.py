@@ -40,7 +40,7 @@ Report = Callable[[int, int, Row], None]  # the number of the row, of how many, 
 
 @dataclass(frozen=True)
 class BenchmarkSummary:
-    """What was measured, and where it is written."""
+    """The rows that were measured, and where they are written."""
 
     rows: list[Row]
     failed: list[Row]  # those of them that lack figures; the note says why
@@ -139,7 +139,7 @@ def benchmark(
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """Height and width of ``HxW``.
+    """Read height and width from ``HxW``.
 
     Raises:
         InputError: another form, or a side of 0.
@@ -180,7 +180,7 @@ def _check(
 
 
 def _psnr_of(chosen: Sequence[Chosen], path: str | Path | None) -> tuple[dict[str, float], str]:
-    """PSNR by label, and what the plots call it."""
+    """Return the PSNR by label, and the name of the plots' axis."""
     if path is None:
         table = published_scores()[PUBLISHED]['rows']
         scores, label = {name: row['average'][0] for name, row in table.items()}, PUBLISHED_LABEL
@@ -191,7 +191,7 @@ def _psnr_of(chosen: Sequence[Chosen], path: str | Path | None) -> tuple[dict[st
 
 
 def _prepare(out: Path, overwrite: bool) -> Path:
-    """The folder, made and found to be writable.
+    """Make the folder and check that it can be written.
 
     Raises:
         InputError: it is not, or holds a benchmark that must not be replaced.
@@ -229,7 +229,7 @@ def _row(network: Chosen, job: Job, figures: Mapping[str, Any]) -> Row:
 
 
 def _compared(row: Row, job: Job, earlier: Sequence[Row]) -> Row:
-    """A row with its share of the machine's ceiling, and beside the plain form, if that was measured."""
+    """Add to a row its share of the machine's ceiling, and its ratio to the plain form, if that was measured."""
     alike = ('network', 'size', 'mode', 'device')
     plain = next((r for r in earlier if r['form'] == 'plain' and all(r[k] == row[k] for k in alike)), {})
     found = {}
@@ -243,7 +243,7 @@ def _compared(row: Row, job: Job, earlier: Sequence[Row]) -> Row:
 
 
 def _processor() -> str:
-    """The name of this machine's processor."""
+    """Return the name of this machine's processor."""
     try:
         found = re.search(r'^model name\s*:\s*(.+)$', Path('/proc/cpuinfo').read_text(encoding='utf-8'), re.MULTILINE)
     except OSError:
@@ -264,7 +264,7 @@ def _about(rows: Sequence[Row], warmup: int, repeats: int) -> str:
 
 
 def row_text(row: Row) -> str:
-    """Such as ``PReNet 256x256 float32 cpu: 812.40 ms, 63.1 MiB``."""
+    """Return a row as text, such as ``PReNet 256x256 float32 cpu: 812.40 ms, 63.1 MiB``."""
     words = [row['network'], row['size'], row['dtype'], row['device']]
     words += [row['mode']] if row['mode'] != 'inference' else []
     words += ['plain form'] if row['form'] == 'plain' else []

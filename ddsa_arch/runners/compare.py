@@ -40,7 +40,7 @@ GALLERY_IMAGES = 100  # on one page
 
 @dataclass(frozen=True)
 class Comparison:
-    """What ``compare`` found.
+    """The result of ``compare``.
 
     Args:
         folder: where its files lie.
@@ -152,12 +152,12 @@ def _compare(
 
 
 def _processors() -> int:
-    """Those that this process may use."""
+    """Return the number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def _check_out(out: Path, overwrite: bool) -> None:
-    """Only what an earlier comparison has written is ever replaced."""
+    """Check the folder: only what an earlier comparison has written is ever replaced."""
     if not out.exists():
         return
     if not out.is_dir() or (any(out.iterdir()) and not (out / MARKDOWN).is_file()):
@@ -167,7 +167,7 @@ def _check_out(out: Path, overwrite: bool) -> None:
 
 
 def _in_order(names: Iterable[str]) -> list[str]:
-    """The benchmarks in the order of the field's tables, then others by name."""
+    """Sort sets: the benchmarks in the order of the field's tables, then others by name."""
     known = [benchmark.name for benchmark in TEST_SETS]
     return sorted(names, key=lambda n: (known.index(n) if n in known else len(known), natural_key(n)))
 
@@ -180,7 +180,7 @@ def _write_page(
     most: int,
     progress: bool,
 ) -> None:
-    """The gallery of the methods that have images."""
+    """Write the gallery of the methods that have images."""
     shown = [m.name for m in methods if m.images]
     has_targets = any(one.compared.targets for one in scored)
     used = used_metrics(scored)
@@ -206,7 +206,7 @@ def _write_page(
 
 
 def _values(one: SetScores, shown: Sequence[str], metrics: Sequence[str], has_targets: bool) -> list[list[list[float]]]:
-    """For each image and method, the target last, the scores; NaN where there is none."""
+    """Return the scores for each image and method, the target last; NaN where there is none."""
     nothing = [math.nan] * len(one.compared.stems)
     columns = [[one.values.get(name, {}).get(metric, nothing) for metric in metrics] for name in shown]
     columns += [[nothing] * len(metrics)] * has_targets
@@ -214,7 +214,7 @@ def _values(one: SetScores, shown: Sequence[str], metrics: Sequence[str], has_ta
 
 
 def _spread(count: int, most: int) -> list[int]:
-    """At most so many places out of ``count``, evenly spread."""
+    """Choose at most so many places out of ``count``, evenly spread."""
     kept = min(count, most)
     return [place * count // kept for place in range(kept)]
 

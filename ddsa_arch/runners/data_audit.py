@@ -11,7 +11,7 @@ from ddsa_arch.sets.audit import HEADER, audit
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of ``ddsa data audit``."""
+    """Add the arguments of ``ddsa data audit`` to a parser."""
     meaning = 'folders with input.lmdb and target.lmdb, or with folders input and target'
     parser.add_argument('--train', nargs='+', default=[], metavar='SET', help=meaning)
     parser.add_argument('--test', nargs='+', default=[], metavar='SET', help='the same; must not be in the train sets')

@@ -15,13 +15,13 @@ from ddsa_arch.sets.download import download, next_command
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of the command."""
+    """Add the arguments of the command to a parser."""
     parser.add_argument('which', nargs='*', metavar='ARCHIVE', help='train, test (default: both)')
     parser.add_argument('--out', required=True, metavar='DIR', help='gets train.zip and test.zip')
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command; the exit code."""
+    """Run the command and return its exit code."""
     done = download(args.which, args.out, sys.stderr.isatty())
     print('\n'.join(f'{path}: {what}' for path, what in done.items()))
     print(f'next: {next_command(Path(args.out))}')

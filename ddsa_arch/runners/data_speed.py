@@ -28,7 +28,7 @@ WARM_UP = 2  # batches before the clock starts: processes start, files come into
 def reading_speeds(
     sets: Sequence[str | Path], workers: Sequence[int], crop: int = 128, pairs: int = 400
 ) -> dict[tuple[str, int], float]:
-    """Pairs per second that a training loader gives: decoded, cropped, flipped, in batches of 16.
+    """Measure the pairs per second of a training loader: decoded, cropped, flipped, in batches of 16.
 
     Args:
         sets: folders, each with ``input.lmdb`` and ``target.lmdb`` or with ``input`` and ``target``.
@@ -58,7 +58,7 @@ def _dataset(place: Path, crop: int) -> PairedRainDataset:
 
 
 def _time(dataset: Dataset, workers: int, pairs: int) -> float:
-    """Seconds for a pair."""
+    """Return the seconds that a pair takes."""
     order = torch.randint(len(dataset), (pairs + WARM_UP * BATCH,), generator=torch.Generator().manual_seed(0))
     batches = iter(DataLoader(Subset(dataset, order.tolist()), BATCH, num_workers=workers))
     for _ in range(WARM_UP):
@@ -69,7 +69,7 @@ def _time(dataset: Dataset, workers: int, pairs: int) -> float:
 
 
 def training_speed(network: str, crop: int, batch: int) -> float:
-    """Pairs per second on which a network trains on this machine, patches of one size in memory.
+    """Measure the pairs per second on which a network trains here, with patches of one size in memory.
 
     Args:
         network: see ``ddsa benchmark``.

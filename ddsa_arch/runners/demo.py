@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def weight_files(given: Sequence[str]) -> dict[str, Path]:
-    """Weight files by the names that the page gives their networks: the small one of the package if none is given.
+    """Return weight files by the names that the page gives them; without any, the small one of the package.
 
     Args:
         given: ``NAME=FILE``, or a file alone, whose stem is the name then.
@@ -67,7 +67,7 @@ def weight_files(given: Sequence[str]) -> dict[str, Path]:
 
 
 def write_examples(folder: str | Path) -> list[Path]:
-    """Small photos of scikit-image in rendered rain, those that the quickstart does not train on; none without it."""
+    """Write small photos of scikit-image in rendered rain, which the quickstart does not train on; none without it."""
     try:
         photos = sample_photos(TEST_PHOTOS)
     except InputError:

@@ -48,7 +48,7 @@ BACKENDS = (AUTO, 'torch', 'onnx')
 
 @dataclass
 class Report:
-    """What became of the files.
+    """The outcome of a run: results, failures and notes.
 
     Args:
         done: results, in order.
@@ -125,7 +125,7 @@ def _derain_jobs(
 
 
 def _read_ahead(jobs: Sequence[Job]) -> Iterator[tuple[Job, Future[Photo] | None]]:
-    """The jobs with their photos, of which the next are read while one is derained."""
+    """Yield the jobs with their photos; the next photos are read while one is derained."""
     with ThreadPoolExecutor(1) as pool:
         reads = [None if job.is_video else pool.submit(read_photo, job.source) for job in jobs[:READ_AHEAD]]
         for index, job in enumerate(jobs):
@@ -233,7 +233,7 @@ def _tell(report: Report, args: argparse.Namespace) -> int:
 
 
 def _derainer(weights: str | None, network: Mapping[str, Any] | None, backend: str, how: Mapping[str, Any]) -> Derainer:
-    """On the backend that was asked for, for which the weights may have to be exported."""
+    """Make the derainer on the backend that was asked for, for which the weights may have to be exported."""
     path = BUILT_IN if weights is None else Path(weights)
     if backend == 'torch' and is_onnx(path):
         raise InputError(f'--backend torch: {path} is one of ONNX; give the weights (.pth, .safetensors) or a .pt2')
@@ -250,12 +250,12 @@ def _derainer(weights: str | None, network: Mapping[str, Any] | None, backend: s
 
 
 def _shown(path: Path) -> str:
-    """A name that any terminal can print, even one that is not of UTF-8."""
+    """Return a name that any terminal can print, even one that is not of UTF-8."""
     return str(path).encode('utf-8', 'backslashreplace').decode()
 
 
 def _device(name: str) -> str:
-    """Each process of a machine takes a GPU of its own."""
+    """Return the device; each process of a machine takes a GPU of its own."""
     local = os.environ.get('LOCAL_RANK')
     if name != AUTO or local is None:
         return name

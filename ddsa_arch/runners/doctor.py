@@ -25,7 +25,7 @@ TOOLBOX_FILES = ('train.py', 'test.py', 'models/sr_model.py', 'archs/swinir_arch
 
 
 def diagnose() -> dict[str, list[str]]:
-    """What there is, by heading."""
+    """Return the lines of the diagnosis by heading."""
     return {
         'versions': [f'python {platform.python_version()} on {platform.platform()}', *map(_version, PACKAGES)],
         'basicsr': [_basicsr()],
@@ -45,7 +45,7 @@ def _version(package: str) -> str:
 
 
 def _basicsr() -> str:
-    """Restoration projects ship folders named basicsr; tell whether this one is the toolbox."""
+    """Tell whether the installed basicsr is the toolbox, as other projects ship folders of that name."""
     folder = Path(basicsr.__file__).parent
     missing = [name for name in TOOLBOX_FILES if not (folder / name).is_file()]
     if missing:

@@ -40,7 +40,7 @@ EXAMPLE = (48, 64)  # pixels, more or less, of the image by which a network is t
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written.
+    """The file that was written, and its parity.
 
     Args:
         path: the file.
@@ -145,7 +145,7 @@ def _checked_format(out: Path, export_format: str | None) -> str:
 
 
 class _Final(nn.Module):
-    """The final image of a network alone."""
+    """A network that gives its final image alone."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -181,7 +181,7 @@ def _write_program(path: Path, net: nn.Module, about: Mapping[str, Any]) -> None
 
 
 def _program(net: nn.Module, multiple: int, fixed: int | None) -> tuple[torch.export.ExportedProgram, int | None]:
-    """The network for any H and W, and for any B where that can be; and the only B, if there is one."""
+    """Export the network for any H and W, and for any B where possible; also return the only B, if there is one."""
     if fixed:
         height = width = fixed
         axes = {}
@@ -205,7 +205,7 @@ def _program(net: nn.Module, multiple: int, fixed: int | None) -> tuple[torch.ex
 
 
 def size_multiple_of(net: nn.Module) -> int:
-    """Of H and W: what the network says of itself, or what its card does."""
+    """Return the size multiple of H and W, from the network itself or from its card."""
     if hasattr(net, 'size_multiple'):
         return net.size_multiple
     return next((c.size_multiple for c in CARDS if c.network == type(net).__name__ and c.size_multiple), 1)
@@ -213,7 +213,7 @@ def size_multiple_of(net: nn.Module) -> int:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the remarks of the exporters, which are about themselves."""
+    """Silence the exporters' remarks about themselves, for the time of the block."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

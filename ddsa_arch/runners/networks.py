@@ -46,14 +46,14 @@ The figures of `ddsa test` are in the project's README.
 
 @cache
 def measured(name: str) -> tuple[Complexity, int | None, int | None]:
-    """Size and cost of the network on a card, and the size multiple or the only size that it takes."""
+    """Measure size and cost of the network on a card; also return its size multiple, or its only size."""
     card = next(card for card in CARDS if card.name == name)
     net = ARCH_REGISTRY.get(card.network)(**card.arguments)
     return complexity(net, SIDE, SIDE), getattr(net, 'size_multiple', None), getattr(net, 'fixed_size', None)
 
 
 def rows() -> list[list[Any]]:
-    """One row a card: name, network, year, parameters, multiply-adds, size, outputs, golden, licence, note."""
+    """Return a row for each card: name, network, year, parameters, costs, size, outputs, golden, licence, note."""
     return [_row(card) for card in CARDS]
 
 
@@ -69,7 +69,7 @@ def _row(card: Card) -> list[Any]:
 
 
 def page() -> str:
-    """archs/README.md."""
+    """Return the text of archs/README.md."""
     parts = [PAGE_HEAD, markdown_table(rows(), COLUMNS), '', SCORES_HEAD]
     for table in published_scores().values():
         sets, places = _sets(table), printed_digits(table)
@@ -90,7 +90,7 @@ def page() -> str:
 
 
 def _sets(table: dict[str, Any]) -> list[str]:
-    """The sets of a table: the five benchmarks in their order, then others as they come, the average last."""
+    """Return the sets of a table: the five benchmarks in their order, then others as they come, the average last."""
     found = dict.fromkeys(s for scores in table['rows'].values() for s in scores)
     five = [benchmark.name for benchmark in TEST_SETS]
     order = [*(s for s in five if s in found), *(s for s in found if s not in five and s != 'average')]

@@ -52,7 +52,7 @@ DERAINED = 'Derained'
 
 @dataclass(frozen=True)
 class Report:
-    """Where the results lie, and the scores: rows of (photo, rainy PSNR, rainy SSIM, derained PSNR, derained SSIM)."""
+    """The places of the results, and the scores: (photo, rainy PSNR, rainy SSIM, derained PSNR, derained SSIM)."""
 
     folder: Path
     picture: Path
@@ -182,7 +182,7 @@ def _data_roots(data: Path, **parts: str) -> list[str]:
 
 
 def _steps_for(minutes: float, overrides: Sequence[str]) -> int:
-    """How many training steps fit into the time: a few are run and timed."""
+    """Return how many training steps fit into the time; a few are run and timed."""
     options = load_options(OPTIONS, True, overrides)
     if not options['num_gpu']:
         keep_freed_memory()

@@ -119,13 +119,13 @@ def _draw_strips(experiment: Path, folder: Path) -> None:
 
 
 def evenly(values: Sequence[int], count: int) -> list[int]:
-    """At most ``count`` of the values, from the first to the last in equal steps."""
+    """Return at most ``count`` of the values, from the first to the last in equal steps."""
     places = np.linspace(0, len(values) - 1, min(count, len(values)))
     return [values[round(place)] for place in places]
 
 
 def _psnr_of(experiment: Path) -> dict[str, Any] | None:
-    """The metric that measured PSNR in validation."""
+    """Return the options of the metric that measured PSNR in validation."""
     path = experiment / RESOLVED_NAME
     options = yaml.safe_load(path.read_text(encoding='utf-8')) if path.is_file() else {}
     metrics = (options.get('val') or {}).get('metrics') or {}

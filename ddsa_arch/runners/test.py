@@ -57,7 +57,7 @@ def images_not_finite(folder: str | Path) -> list[str]:
 
 
 def results_table(folder: str | Path) -> str:
-    """The scores of a test for a terminal: a row for each set, their average, and the protocol."""
+    """Return the scores of a test for a terminal: a row for each set, their average, and the protocol."""
     with (Path(folder) / 'summary.csv').open(encoding='utf-8', newline='') as file:
         rows = list(csv.DictReader(file))
     protocol = json.loads((Path(folder) / 'results.json').read_text(encoding='utf-8'))['protocol']

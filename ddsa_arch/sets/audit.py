@@ -32,7 +32,7 @@ HEADER = ('set', 'for', 'images', *KINDS)
 
 @dataclass
 class Looked:
-    """What one reading of a pair gave."""
+    """The results of reading one pair."""
 
     key: str
     digest: bytes | None = None  # of the target's file; None where it cannot be decoded
@@ -56,7 +56,7 @@ class PairSet:
 
 @dataclass(frozen=True)
 class AuditSummary:
-    """What an audit found, and where it is written."""
+    """The findings of an audit, and where they are written."""
 
     rows: list[tuple[object, ...]]  # one for each set, see ``HEADER``
     findings: list[Finding]
@@ -112,7 +112,7 @@ def audit(
 
 
 def _open_sets(train: Sequence[str | Path], tests: Sequence[str | Path]) -> list[PairSet]:
-    """The sets, named by their folders; by the whole path where two folders have one name."""
+    """Open the sets and name them by their folders; by the whole path where two folders have one name."""
     given = [(Path(path), TRAIN) for path in train] + [(Path(path), TEST) for path in tests]
     twice = [str(path) for path, count in Counter(path.resolve() for path, _ in given).items() if count > 1]
     if twice:
@@ -143,7 +143,7 @@ def _can_be_listed(key: str) -> bool:
 
 
 def _keys(pair_set: PairSet) -> list[str]:
-    """The keys of both sides in natural order."""
+    """Return the keys of both sides in natural order."""
     keys = {key for source in pair_set.sources.values() for key in source.found}
     return sorted(keys, key=lambda key: (natural_key(key), key))
 
@@ -248,7 +248,7 @@ def _write(out: Path, sets: Sequence[PairSet], findings: list[Finding]) -> Audit
 
 
 def _picture(sets: dict[str, PairSet], finding: Finding) -> Picture:
-    """The two targets that are alike, or the two sides of the pair."""
+    """Return the two targets that are alike, or the two sides of the pair, as a picture."""
     if finding.other_key:
         places = [(finding.set, 'target', finding.key), (finding.other_set, 'target', finding.other_key)]
         title = f'{finding.detail}, similarity {finding.similarity:.2f}, {finding.orientation}'

@@ -1,4 +1,4 @@
-"""The findings of an audit as files: a table, a page with the suspicious images side by side, the keys to leave out."""
+"""The files of an audit: a table, a page with suspicious images side by side, and the keys to leave out."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Picture:
 
 
 def duplicate_findings(targets: Targets, matches: Iterable[Match]) -> list[Finding]:
-    """Each member of a group of copies within a set, with the first of the group.
+    """Return a finding for each member of a group of copies within a set, beside the first of the group.
 
     Args:
         targets: of the set.
@@ -104,7 +104,7 @@ def duplicate_findings(targets: Targets, matches: Iterable[Match]) -> list[Findi
 
 
 def leak_findings(training: Targets, test: Targets, matches: Iterable[Match]) -> list[Finding]:
-    """Each training key whose target is a copy of a test target, with the most similar one.
+    """Return a finding for each training key whose target copies a test target, beside the most similar one.
 
     Args:
         training: targets of the training set.
@@ -123,7 +123,7 @@ def leak_findings(training: Targets, test: Targets, matches: Iterable[Match]) ->
 
 
 def _likeness(match: Match | None) -> tuple[float, str, str]:
-    """Similarity, orientation and detail; without a match the files are equal."""
+    """Return similarity, orientation and detail of a match; without a match the files are equal."""
     if match is None:
         return 1.0, ORIENTATIONS[0], 'identical bytes'
     return match.similarity, ORIENTATIONS[match.orientation], 'near duplicate'
@@ -171,7 +171,7 @@ def write_excluded_keys(path: str | Path, findings: Iterable[Finding], training_
 
 
 def choose_pictures(findings: Iterable[Finding]) -> dict[str, list[Finding]]:
-    """The findings to show: at most ``PICTURES_OF_A_KIND`` of a kind, the doubtful ones first.
+    """Choose the findings to show: at most ``PICTURES_OF_A_KIND`` of a kind, the doubtful ones first.
 
     Of a group of duplicates, and of the training images that are one test image, the least similar stands for all.
 
@@ -192,7 +192,7 @@ def report_page(
     findings: Sequence[Finding],
     pictures: dict[str, Sequence[Picture]],
 ) -> str:
-    """A page of HTML that needs no other file.
+    """Return the report as one page of HTML that needs no other file.
 
     Args:
         header: of the summary table.
@@ -233,7 +233,7 @@ def _pair(picture: Picture) -> str:
 
 
 def _small_jpeg(image: np.ndarray) -> str:
-    """Base64 of the image, made to fit into the page's height and width for a picture."""
+    """Return base64 of the image, shrunk to the page's height and width for a picture."""
     scale = min(PICTURE_HEIGHT / image.shape[0], PICTURE_WIDEST / image.shape[1], 1)
     height, width = (max(1, round(size * scale)) for size in image.shape[:2])
     small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What is known about a set.
+    """A published set: its name, its number of pairs, and its known faults.
 
     Attributes:
         name: of the set, and of its folder under ``datasets/``.
@@ -42,7 +42,7 @@ BENCHMARKS = {benchmark.name: benchmark for benchmark in (TRAIN_SET, *TEST_SETS)
 
 
 def scene_of(set_name: str, stem: str) -> str:
-    """Which photo an image of a set shows: rains on one photo are not independent of each other."""
+    """Return the photo that an image of a set shows, as different rains on one photo are not independent."""
     pattern = BENCHMARKS[set_name].scene if set_name in BENCHMARKS else None
     match = re.fullmatch(pattern, stem) if pattern else None
     return match[1] if match else stem

@@ -82,7 +82,7 @@ def download(which: Sequence[str], out: str | Path, progress: bool = False) -> d
 
 
 def by_hand(out: Path) -> str:
-    """How to get the archives with a browser."""
+    """Tell how to get the archives with a browser."""
     links = [f'  {PAGE.format(archive.file_id)} -> {out / name}.zip' for name, archive in ARCHIVES.items()]
     return '\n'.join(
         ['By hand: download these in a browser, and put them there:', *links, f'then run: {next_command(out)}']
@@ -94,7 +94,7 @@ def next_command(out: Path) -> str:
 
 
 def _provide(archive: Archive, path: Path, progress: bool) -> str:
-    """See to it that ``path`` is a sound archive; what was done."""
+    """Make sure that ``path`` is a sound archive, and return what was done."""
     earlier = ''
     if path.exists():
         problem = _set_aside_if_unsound(archive, path, path, progress)
@@ -113,7 +113,7 @@ def _provide(archive: Archive, path: Path, progress: bool) -> str:
 
 
 def _set_aside_if_unsound(archive: Archive, path: Path, final: Path, progress: bool) -> str:
-    """Check a file; if it fails, rename it to ``FINAL.broken`` and say what is wrong, '' otherwise."""
+    """Check a file; if it fails, rename it to ``FINAL.broken`` and return what is wrong, else ''."""
     try:
         _check(archive, path, progress)
     except InputError as error:
@@ -143,7 +143,7 @@ def _fetch(archive: Archive, path: Path, progress: bool) -> Path:
 
 
 def _gdown() -> Callable[..., str]:
-    """The function that downloads from Google Drive."""
+    """Return the function that downloads from Google Drive."""
     try:
         import gdown
     except ImportError as error:
@@ -154,7 +154,7 @@ def _gdown() -> Callable[..., str]:
 
 
 def _parts(path: Path) -> list[Path]:
-    """What unfinished downloads left."""
+    """Return the files that unfinished downloads left."""
     return sorted(part for part in path.parent.glob(f'{path.name}*.part') if part.stat().st_size)
 
 
@@ -180,7 +180,7 @@ def _check(archive: Archive, path: Path, progress: bool) -> None:
 
 
 def count_problems(names: Iterable[str], sets: Iterable[Benchmark]) -> list[str]:
-    """What is wrong with the number of images in the ``input`` and ``target`` of each set, a sentence for each.
+    """Tell what is wrong with the number of images in ``input`` and ``target`` of each set, a sentence for each.
 
     Args:
         names: of the entries of an archive.

@@ -25,7 +25,7 @@ LAYOUTS = 'train/Rain13K, train, Rain13K/train, test/SET or SET, each with input
 
 @dataclass(frozen=True)
 class FoundSet:
-    """Where a set lies.
+    """The place of a set that was found.
 
     Attributes:
         benchmark: which one it is.
@@ -43,7 +43,7 @@ class FoundSet:
 
 
 def find_sets(root: str | Path) -> tuple[dict[str, FoundSet], list[str]]:
-    """The benchmarks under a root, by name.
+    """Find the benchmarks under a root, by name.
 
     Args:
         root: a folder, searched with the zip archives in it, or one archive.
@@ -104,7 +104,7 @@ def _named(folder_name: str) -> Benchmark | None:
 
 
 def _search(root: Path) -> tuple[list[Path], list[Path]]:
-    """Folders with both sides in them, and zip archives, each in order of their paths; links are followed once."""
+    """Find folders with both sides in them, and zip archives, in order of their paths; links are followed once."""
     folders, archives, seen = [], [], set()
     for place, names, files in os.walk(root, followlinks=True):
         identity = os.stat(place)

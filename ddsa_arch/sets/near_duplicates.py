@@ -65,12 +65,12 @@ class Match:
 
 
 def thumbnail(gray: np.ndarray) -> np.ndarray:
-    """``(64, 64)`` uint8 of a grey image ``(H, W)`` uint8, by the mean over areas."""
+    """Shrink a grey image ``(H, W)`` uint8 to ``(64, 64)`` by the mean over areas."""
     return cv2.resize(gray, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
 
 
 def turn(image: np.ndarray, orientation: int) -> np.ndarray:
-    """An image ``(H, W)`` turned or mirrored by ``ORIENTATIONS[orientation]``."""
+    """Turn or mirror an image ``(H, W)`` by ``ORIENTATIONS[orientation]``."""
     if orientation & 4:
         image = image.T
     if orientation & 2:
@@ -84,7 +84,7 @@ def is_flat(small: np.ndarray) -> bool:
 
 
 def fingerprints(thumbnails: np.ndarray) -> np.ndarray:
-    """DCT coefficients of thumbnails, scaled up with the frequency and compressed.
+    """Compute DCT coefficients of thumbnails, scaled up with the frequency and compressed.
 
     Photos have spectra that fall with 1 / frequency; without the scaling all photos of sky over ground look alike.
 
@@ -127,7 +127,7 @@ def candidates(
     references: np.ndarray | None = None,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> Iterator[tuple[int, int, int, float]]:
-    """Pairs whose fingerprints agree loosely in some orientation, all against all.
+    """Yield pairs whose fingerprints agree loosely in some orientation, comparing all with all.
 
     Args:
         queries: ``(N, 2, 16, 16)``, see :func:`fingerprints`.
@@ -169,7 +169,7 @@ def candidates(
 
 
 def registered_similarity(small: np.ndarray, other: np.ndarray) -> float:
-    """How alike two thumbnails are, as they are or once one is laid on the other by the best affine map.
+    """Measure how alike two thumbnails are, as they are or with one laid on the other by the best affine map.
 
     Args:
         small: ``(64, 64)`` uint8.
@@ -188,7 +188,7 @@ def registered_similarity(small: np.ndarray, other: np.ndarray) -> float:
 
 
 def _laid_similarity(small: np.ndarray, other: np.ndarray) -> float:
-    """The correlation of the details, the second thumbnail laid on the first."""
+    """Return the correlation of the details, with the second thumbnail laid on the first."""
     first, second = _high_passed(small, COARSE_BLUR), _high_passed(other, COARSE_BLUR)
     halves = [cv2.resize(image, (THUMBNAIL // 2,) * 2, interpolation=cv2.INTER_AREA) for image in (first, second)]
     laid = _registered(*halves, np.eye(2, 3, dtype=np.float32))
@@ -200,7 +200,7 @@ def _laid_similarity(small: np.ndarray, other: np.ndarray) -> float:
 
 
 def _registered(first: np.ndarray, second: np.ndarray, start: np.ndarray) -> np.ndarray | None:
-    """The affine map (2, 3) from pixels of the first image to those of the second; None if there is no sensible one."""
+    """Find the affine map (2, 3) from pixels of the first image to those of the second; None if none is sensible."""
     criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, ECC_STEPS, ECC_PRECISION)
     try:
         _, laid = cv2.findTransformECC(first, second, start, cv2.MOTION_AFFINE, criteria, None, ECC_BLUR)
@@ -213,7 +213,7 @@ def _registered(first: np.ndarray, second: np.ndarray, start: np.ndarray) -> np.
 
 
 def _correlation(first: np.ndarray, second: np.ndarray, laid: np.ndarray) -> float:
-    """Of two images where they overlap, the second laid on the first by a map."""
+    """Return the correlation of two images where they overlap, the second laid on the first by a map."""
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     moved = cv2.warpAffine(second, laid, first.shape, flags=flags)
     overlap = cv2.warpAffine(np.ones_like(second), laid, first.shape, flags=flags) > 1 - 1e-3
@@ -230,7 +230,7 @@ def _high_passed(small: np.ndarray, blur: float) -> np.ndarray:
 def find_copies(
     queries: np.ndarray, references: np.ndarray, progress: Callable[[Iterable], Iterable] = iter
 ) -> list[Match]:
-    """For each query that is a copy of some reference, the most similar one.
+    """Find, for each query that is a copy of some reference, the most similar one.
 
     Args:
         queries: thumbnails ``(N, 64, 64)`` uint8.
@@ -251,7 +251,7 @@ def find_copies(
 
 
 def group_copies(thumbnails: np.ndarray, progress: Callable[[Iterable], Iterable] = iter) -> list[Match]:
-    """Groups of images that are copies of one another, each member with the first of its group.
+    """Group images that are copies of one another; each member comes with the first of its group.
 
     Args:
         thumbnails: ``(N, 64, 64)`` uint8.

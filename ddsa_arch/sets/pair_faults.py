@@ -20,12 +20,12 @@ DARKER = 'darker'
 
 
 def gray(image: np.ndarray) -> np.ndarray:
-    """``(H, W)`` uint8 luma, BT.601 full range, of ``(H, W, 3)`` uint8 BGR."""
+    """Compute luma, BT.601 full range, ``(H, W)`` uint8, of ``(H, W, 3)`` uint8 BGR."""
     return cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
 
 
 def brightness_changes(input_gray: np.ndarray, target_gray: np.ndarray) -> tuple[float, float]:
-    """How much of a picture the rain makes clearly darker, and clearly brighter.
+    """Return how much of a picture the rain makes clearly darker, and clearly brighter.
 
     Args:
         input_gray: ``(H, W)`` uint8.
@@ -46,7 +46,7 @@ def brightness_changes(input_gray: np.ndarray, target_gray: np.ndarray) -> tuple
 def pair_fault(
     rainy: np.ndarray, clean: np.ndarray, input_gray: np.ndarray, target_gray: np.ndarray
 ) -> tuple[str, str] | None:
-    """What is wrong with a pair, None for a sound one.
+    """Return what is wrong with a pair, or None for a sound one.
 
     Args:
         rainy: the input, ``(H, W, 3)`` uint8 BGR.
@@ -69,7 +69,7 @@ def pair_fault(
 
 
 def swapped_sides(darker: int, pairs: int) -> str | None:
-    """A sentence if most pairs of a set get darker, None otherwise.
+    """Return a warning if most pairs of a set get darker, which tells of swapped folders, else None.
 
     Args:
         darker: pairs with the fault ``DARKER``.

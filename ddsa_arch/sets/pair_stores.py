@@ -137,14 +137,14 @@ def _part(final: Path) -> Path:
 
 
 def _reopen_half_published(finals: Sequence[Path]) -> None:
-    """After a kill between the two renames one store is whole and the other still a part: go on with both."""
+    """Go on after a kill between the two renames, when one store is whole and the other still a part."""
     for whole, other in (finals, finals[::-1]):
         if whole.exists() and not _part(whole).exists() and _part(other).exists() and not other.exists():
             os.replace(whole, _part(whole))
 
 
 def _check_room(pairs: Pairs, folder: Path) -> None:
-    """Tell before the work that a disk is too small; what an interrupted run has stored counts as room."""
+    """Raise before the work if the disk is too small; what an interrupted run has stored counts as room."""
     files = (*pairs.inputs.values(), *pairs.targets.values())
     needed = sum(-(-byte_size(file) // PAGE) * PAGE for file in files)
     stored = sum(path.stat().st_size for side in SIDES for path in folder.glob(f'{side}.lmdb{PART_SUFFIX}/data.mdb'))

@@ -26,7 +26,7 @@ COLUMNS = ('set', 'source', 'pairs', 'expected', 'sizes', 'MiB', 'seconds', 'res
 
 @dataclass
 class Prepared:
-    """What became of one set: a row of the table, and a sentence for each thing that was left out or looks wrong."""
+    """The outcome for one set: a row of the table, and a sentence for each thing left out or doubtful."""
 
     row: dict[str, object]
     notes: list[str]

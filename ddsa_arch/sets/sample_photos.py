@@ -33,7 +33,7 @@ TILE_SIZE = 320
 
 
 def sample_photos(names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-    """Colour photos from the installed scikit-image, each ``(H, W, 3)`` uint8 BGR, by name.
+    """Read colour photos of the installed scikit-image, each ``(H, W, 3)`` uint8 BGR, by name.
 
     Args:
         names: such as ``TRAIN_PHOTOS`` or ``TEST_PHOTOS``; default: both.
@@ -58,7 +58,7 @@ def sample_photos(names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
 
 
 def _photo_folder() -> Path:
-    """Where scikit-image keeps its photos; it is found without being imported, for that would take a while."""
+    """Find where scikit-image keeps its photos, without importing it, which would take a while."""
     spec = find_spec('skimage')
     if spec is None or spec.origin is None:
         raise InputError(
@@ -91,7 +91,7 @@ def split_tiles(image: np.ndarray, tile_size: int) -> dict[str, np.ndarray]:
 
 
 def _cuts(size: int, tile_size: int) -> list[int]:
-    """Where the fewest near-equal parts of at most ``tile_size`` begin, and where the last one ends."""
+    """Return where the fewest near-equal parts of at most ``tile_size`` begin, and where the last one ends."""
     parts = math.ceil(size / tile_size)
     return [size * i // parts for i in range(parts + 1)]
 

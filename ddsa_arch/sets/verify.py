@@ -13,7 +13,7 @@ from ddsa_arch.files.lmdb_store import META_NAME, read_entries, read_value, stor
 
 
 def store_problems(path: str | Path, progress: Callable[[Iterable], Iterable] = iter) -> list[str]:
-    """What is wrong with a store: meta_info.txt against the database, and every image decoded.
+    """Tell what is wrong with a store: compare meta_info.txt with the database, and decode every image.
 
     Args:
         path: the folder ``X.lmdb``.
@@ -46,7 +46,7 @@ def store_problems(path: str | Path, progress: Callable[[Iterable], Iterable] = 
 
 
 def pair_problems(input_store: str | Path, target_store: str | Path) -> list[str]:
-    """Where the two sides of a set differ in keys or sizes; empty where each image has an equal partner."""
+    """Tell where the two sides of a set differ in keys or sizes; empty where each image has an equal partner."""
     try:
         inputs, targets = read_entries(input_store), read_entries(target_store)
     except InputError:
@@ -74,7 +74,7 @@ def _equal_values(input_store: str | Path, target_store: str | Path, key: str) -
 
 
 def source_problems(store: str | Path, files: Mapping[str, ImageFile]) -> list[str]:
-    """Where a store differs from the files that it was made of, told by names and sizes in bytes.
+    """Tell where a store differs from the files that it was made of, by names and sizes in bytes.
 
     Args:
         store: a sound store.

@@ -19,7 +19,7 @@ UNET_LEVELS = 4  # the last without down-sampling
 
 
 def unet_widths(n_feat: int, scale_unetfeats: int) -> list[int]:
-    """C, C_1, C_2, C_3."""
+    """Return the channels of the four levels: C, C_1, C_2, C_3."""
     return [n_feat + level * scale_unetfeats for level in range(UNET_LEVELS)]
 
 
@@ -111,7 +111,7 @@ class Encoder(nn.Module):
         self.body = nn.ModuleList([*levels, EncoderLevel(bottom, bottom, fusion, last=True)])
 
     def forward(self, x: Tensor, encoded: Sequence[Tensor], decoded: Sequence[Tensor]) -> list[Tensor]:
-        """``encoded`` and ``decoded`` are the earlier stage's pyramids, empty where there is none."""
+        """Encode x; ``encoded`` and ``decoded`` are the earlier stage's pyramids, empty where there is none."""
         features = []
         earlier = zip(encoded[:-1], reversed(decoded), strict=True)
         for level, (e, d) in zip_longest(self.body, earlier, fillvalue=(None, None)):  # the last level has none

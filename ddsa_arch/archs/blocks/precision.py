@@ -16,13 +16,13 @@ HALF = (torch.bfloat16, torch.float16)
 
 @torch.fx.wrap
 def full_precision(x: Tensor) -> Tensor:
-    """float32 for a tensor of 16 bits, which autocast makes; any other tensor as it is."""
+    """Return a tensor of 16 bits, which autocast makes, as float32, and any other tensor as it is."""
     return x.float() if x.dtype in HALF else x
 
 
 @torch.fx.wrap
 def full_precision_on_cpu(x: Tensor) -> Tensor:
-    """``full_precision`` on a CPU; elsewhere the tensor as it is."""
+    """Apply ``full_precision`` on a CPU; return the tensor as it is elsewhere."""
     return full_precision(x) if x.device.type == 'cpu' else x
 
 

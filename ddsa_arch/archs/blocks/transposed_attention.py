@@ -81,7 +81,7 @@ class MDTA(nn.Module):
         return self.project_out(merge_heads(attended, x.shape))
 
     def attend(self, scores: Tensor, v: Tensor) -> Tensor:
-        """What the scores (B, h, d, d) make of the values (B, h, d, N)."""
+        """Weigh the values (B, h, d, N) by the softmax of the scores (B, h, d, d)."""
         return scores.softmax(dim=-1) @ v
 
 

@@ -81,7 +81,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
 
 
 class LinearProjection(nn.Module):
-    """Queries and what goes with them, each by a linear layer: (..., C) -> 1 + ``others`` tensors of that shape."""
+    """Linear layers that give the queries, and keys or values with them: (..., C) -> 1 + ``others`` tensors."""
 
     def __init__(self, dim: int, others: int) -> None:
         super().__init__()
@@ -142,7 +142,7 @@ class StochasticDepth(nn.Module):
 
 
 def init_linear_layers(net: nn.Module) -> None:
-    """Linear weights from a truncated normal distribution, their biases 0; the rest as PyTorch has it."""
+    """Draw linear weights from a truncated normal distribution, set their biases to 0, and leave other layers alone."""
     for module in net.modules():
         if isinstance(module, nn.Linear):
             nn.init.trunc_normal_(module.weight, std=INIT_STD)

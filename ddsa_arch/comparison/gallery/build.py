@@ -118,7 +118,7 @@ def write_gallery(
 
 
 class _Page:
-    """What is kept of the images that went by: numbers, names and thumbnails."""
+    """What the page needs of each image after its pictures are written: numbers, names and thumbnails."""
 
     def __init__(
         self, methods: tuple[str, ...], scores: tuple[Score, ...], target: str | None, quality: int, max_side: int
@@ -200,7 +200,7 @@ class _Page:
             raise InputError(f'{place}: the pictures have unequal sizes ({found}); all methods must show one size')
 
     def frame(self, title: str, remarks: tuple[str, ...], scored: Mapping[str, Sequence[Values]]) -> tuple[str, str]:
-        """The page before the pictures, and after them."""
+        """Return the page's text before the pictures, and after them."""
         before, after = (PAGE / 'page.html').read_text('utf-8').split('$pictures')
         style = (PAGE / 'style.css').read_text('utf-8')
         script = '\n'.join((PAGE / name).read_text('utf-8') for name in SCRIPTS)
@@ -244,17 +244,17 @@ class _Page:
 
 
 def _json_number(value: float) -> float | str | None:
-    """Six figures are enough to show; JSON has no NaN, and no infinity."""
+    """Round a number to six figures for JSON, which has neither NaN nor infinity."""
     if math.isnan(value):
         return None
     return ('Infinity' if value > 0 else '-Infinity') if math.isinf(value) else float(f'{value:.6g}')
 
 
 def _write_block(file: BinaryIO, name: str, text: str) -> None:
-    """Text that a browser keeps and leaves alone; the line break tells the script that the block is complete."""
+    """Write text that a browser does not render; the line break tells the script that the block is complete."""
     file.write(f'<script type="text/plain" id="{name}">{text}</script>\n'.encode('ascii'))
 
 
 def _digest(text: str) -> str:
-    """The name by which a content security policy allows an inline style or script."""
+    """Return the hash by which a content security policy allows an inline style or script."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}'"

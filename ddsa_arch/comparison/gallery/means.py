@@ -16,7 +16,7 @@ MARKS = (' class="best"', ' class="second"')
 def means_table(
     methods: Sequence[str], scores: Sequence[Score], sets: Mapping[str, Sequence[Values]], target: str | None
 ) -> str:
-    """A row for each method, a column for each score of each set, and of all sets where there are several.
+    """Return the table: a row for each method, a column for each score of each set, and of all sets if several.
 
     Infinite values and NaN are in no mean; a mean over fewer images than its column has says over how many, and is not
     ranked where another is over more. The best and the second best are marked by what is printed, so that equal numbers
@@ -62,7 +62,7 @@ def _head(score: Score) -> str:
 
 
 def _column(values: Sequence[Sequence[float]], score: Score, ranked: Sequence[bool]) -> list[str]:
-    """The cells of a score: by method its values, and whether it takes part in the ranking.
+    """Return the cells of a score: for each method its values, and whether it is ranked.
 
     A method whose mean is over fewer images than another's is not ranked: it may lack just the hard ones.
     """
@@ -82,7 +82,7 @@ def _column(values: Sequence[Sequence[float]], score: Score, ranked: Sequence[bo
 
 
 def means_legend(scores: Sequence[Score], values: Sequence[Values]) -> str:
-    """What the table of :func:`means_table` means.
+    """Return the legend of :func:`means_table`.
 
     Args:
         scores: of the table; without any, only the number of images is said.
@@ -98,5 +98,5 @@ def means_legend(scores: Sequence[Score], values: Sequence[Values]) -> str:
 
 
 def counted(count: int) -> str:
-    """Such as ``1 image`` or ``2 images``."""
+    """Return a count with its noun, such as ``1 image`` or ``2 images``."""
     return f'{count} image' + ('s' if count != 1 else '')

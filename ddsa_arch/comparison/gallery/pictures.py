@@ -1,4 +1,4 @@
-"""What the gallery carries of an image: its pictures small enough to show, a thumbnail, and maps of the errors."""
+"""Pictures for the gallery: small enough to show, thumbnails, and maps of the errors."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def fit(image: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def error_map(image: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Mean absolute difference over the channels, ``ERROR_FACTOR`` grey levels for each level, clipped at 255.
+    """Compute the mean absolute difference over the channels, times ``ERROR_FACTOR``, clipped at 255.
 
     Args:
         image: ``(H, W, 3)`` uint8.
@@ -47,7 +47,7 @@ def error_map(image: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def encoded_errors(image: np.ndarray, target: np.ndarray, quality: int, max_side: int) -> str:
-    """Base64 of the error map as grey WebP; the errors are taken before anything is shrunk or compressed.
+    """Encode the error map as base64 of a grey WebP; errors are taken before anything is shrunk or compressed.
 
     Args:
         image: ``(H, W, 3)`` uint8.
@@ -60,7 +60,7 @@ def encoded_errors(image: np.ndarray, target: np.ndarray, quality: int, max_side
 
 
 def encode_webp(image: np.ndarray, quality: int) -> str:
-    """Base64 of a picture as WebP.
+    """Encode a picture as base64 of a WebP.
 
     Args:
         image: ``(H, W)`` or ``(H, W, 3)`` uint8 BGR.
@@ -76,7 +76,7 @@ def encode_webp(image: np.ndarray, quality: int) -> str:
 
 
 def encoded_thumbnail(picture: np.ndarray) -> tuple[str, tuple[int, int]]:
-    """Base64 of a small WebP that fits into ``THUMBNAIL``, and its width and height.
+    """Encode a picture as base64 of a small WebP that fits into ``THUMBNAIL``; also return its width and height.
 
     Args:
         picture: ``(H, W, 3)`` uint8 BGR.
@@ -86,6 +86,6 @@ def encoded_thumbnail(picture: np.ndarray) -> tuple[str, tuple[int, int]]:
 
 
 def colour_scale() -> str:
-    """The colours of 256 error levels, black to yellow: six hexadecimal digits RRGGBB each."""
+    """Return the colours of 256 error levels, black to yellow, as six hexadecimal digits RRGGBB each."""
     colours = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_INFERNO)  # (256, 1, 3) BGR
     return colours[:, 0, ::-1].tobytes().hex()
