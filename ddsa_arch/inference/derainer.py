@@ -164,12 +164,12 @@ class Derainer:
     def _run(self, rain: Tensor, call: _Call) -> Tensor:
         """(1, 3, H, W) float32 on the CPU in [0, 1] -> the same, clamped."""
         tile = self._tile_for(rain)
-
-        def run(image: Tensor) -> Tensor:
-            return self._in_tiles(image, tile)
-
+        first, *others = _views(call.ensemble)
         with self._reporting(rain, tile, call):
-            out = _ensemble(run, rain, call.ensemble)
+            out = self._in_tiles(first.of(rain), tile)
+            for view in others:
+                out += view.back(self._in_tiles(view.of(rain), tile))
+        out /= call.ensemble
         if not bool(out.isfinite().all()):
             raise InputError('the network gives numbers that are not finite; are these weights whole?')
         return out.clamp(0, 1)
@@ -336,14 +336,21 @@ def _smaller(tile: int | None, rain: Tensor, net: nn.Module) -> int | None:
     return side if side >= SMALLEST_TILE else None
 
 
-def _ensemble(run: Callable[[Tensor], Tensor], rain: Tensor, views: int) -> Tensor:
-    """The mean of what flips (4 views), or flips and quarter turns (8), of an image give, turned back."""
-    if views == 1:
-        return run(rain)
-    total = torch.zeros_like(rain)
-    for flip in (False, True):
-        flipped = rain.flip(-1) if flip else rain
-        for turns in range(0, 4, 8 // views):
-            out = run(flipped.rot90(turns, (-2, -1))).rot90(-turns, (-2, -1))
-            total += out.flip(-1) if flip else out
-    return total / views
+class _View(NamedTuple):
+    """One way to look at an image: quarter turns, after a flip or not."""
+
+    flip: bool
+    turns: int
+
+    def of(self, image: Tensor) -> Tensor:
+        return (image.flip(-1) if self.flip else image).rot90(self.turns, (-2, -1))
+
+    def back(self, image: Tensor) -> Tensor:
+        image = image.rot90(-self.turns, (-2, -1))
+        return image.flip(-1) if self.flip else image
+
+
+def _views(count: int) -> list[_View]:
+    """Return the image as it is, its 4 flips, or its 8 flips and quarter turns."""
+    flips = (False,) if count == 1 else (False, True)
+    return [_View(flip, turns) for flip in flips for turns in range(0, 4, 4 * len(flips) // count)]

@@ -96,25 +96,22 @@ def restore(net: nn.Module, rain: Tensor, recipe: Recipe = PLAIN) -> Tensor:
     net.eval()
     try:
         with _batch_statistics(net) if recipe.batch_statistics else contextlib.nullcontext():
+            run = _shifted if recipe.cycle_spin else _restored
             if recipe.batch_statistics:  # of one image, whoever stands beside it
-                return torch.cat([_shifted(net, image[None], recipe) for image in rain])
-            return _shifted(net, rain, recipe)
+                return torch.cat([run(net, image[None], recipe) for image in rain])
+            return run(net, rain, recipe)
     finally:
         net.train(training)
 
 
 def _shifted(net: nn.Module, rain: Tensor, recipe: Recipe) -> Tensor:
-    """Run the network on cyclic shifts of the image and return the mean, or on the image as it stands."""
-
-    def run(x: Tensor) -> Tensor:
-        out = _restored(net, x, recipe)
-        return stretch(out) if recipe.output_range == 'stretch' else out
-
-    if not recipe.cycle_spin:
-        return run(rain)
-    height, width = rain.shape[-2:]
-    shifts = [(r, c) for r in range(0, height, recipe.cycle_spin) for c in range(0, width, recipe.cycle_spin)]
-    mean = sum(run(rain.roll(shift, (-2, -1))).roll((-shift[0], -shift[1]), (-2, -1)) for shift in shifts) / len(shifts)
+    """Run the network on cyclic shifts of the image and return the mean."""
+    (height, width), step = rain.shape[-2:], recipe.cycle_spin
+    shifts = [(rows, columns) for rows in range(0, height, step) for columns in range(0, width, step)]
+    total = torch.zeros_like(rain)
+    for rows, columns in shifts:
+        total += _restored(net, rain.roll((rows, columns), (-2, -1)), recipe).roll((-rows, -columns), (-2, -1))
+    mean = total / len(shifts)
     return stretch(mean) if recipe.output_range == 'stretch' else mean
 
 
@@ -125,13 +122,14 @@ def _restored(net: nn.Module, rain: Tensor, recipe: Recipe) -> Tensor:
     multiple = recipe.multiple(net)
     if recipe.pad == 'square' and not tile:
         padded, top, left = pad_square(rain, multiple)
-        return crop_to(final_output(net(padded)), height, width, top, left)
-    if tile:
+        out = crop_to(final_output(net(padded)), height, width, top, left)
+    elif tile:
         padded = pad_to(rain, tile, tile)
         out = process_tiles(lambda x: final_output(net(x)), padded, tile, recipe.tile_overlap, recipe.tile_weight)
+        out = crop_to(out, height, width)
     else:
-        out = final_output(net(pad_to_multiple(rain, multiple)))
-    return crop_to(out, height, width)
+        out = crop_to(final_output(net(pad_to_multiple(rain, multiple))), height, width)
+    return stretch(out) if recipe.output_range == 'stretch' else out
 
 
 @contextlib.contextmanager

@@ -2,13 +2,20 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
+import cv2
+import numpy as np
 import pytest
 import torch
+
+from ddsa_arch.files.images import images_by_stem, write_image
+from ddsa_arch.ops.rain import LIGHT
+from ddsa_arch.sets.synthesis import render_pairs
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == 'win32', reason='no SIGKILL')]
 
@@ -93,3 +100,58 @@ def test_a_killed_run_ends_bit_equal_to_an_uninterrupted_one(processes, kills, w
         assert sorted(p.name for p in (folder / place).iterdir()) == sorted(p.name for p in (whole / place).iterdir())
     for table in ('summary.csv', 'held_out.csv'):
         assert (folder / 'validation' / table).read_bytes() == (whole / 'validation' / table).read_bytes()
+
+
+def clip(path, frames=40):
+    """A short video, of any kind that cv2 writes."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), 10, (96, 64))
+    for i in range(frames):
+        writer.write(np.full((64, 96, 3), 5 * i, np.uint8))
+    writer.release()
+
+
+def works(workplace, photo):
+    """Commands whose results a kill must not leave half-made, with the folder that each writes to."""
+    (workplace / 'clean').mkdir()
+    for i in range(24):
+        write_image(workplace / 'clean' / f'{i}.png', photo[i : i + 200, i : i + 300])
+    render_pairs(dict(images_by_stem(workplace / 'clean', 'clean')), workplace / 'set', LIGHT)
+    clip(workplace / 'clip.mp4')
+    return {
+        'synth': ['data', 'synth', '--clean', 'clean', '--out', 'out/pairs'],
+        'derain': ['derain', 'clip.mp4', 'set/input/0_0.png', '-o', 'out/derained', '--overwrite'],
+        'compare': ['compare', 'a=set/input', '--target', 'set/target', '-o', 'out/compared'],
+        'export': ['export', '-o', 'out/net.pt2', '--overwrite'],
+    }
+
+
+def is_part(path):
+    return '.part' in path.name or path.name.endswith('.lock')
+
+
+@pytest.mark.parametrize('work', ['synth', 'derain', 'compare', 'export'])
+def test_a_killed_command_leaves_nothing_half_made(work, workplace, photo):
+    arguments = [sys.executable, '-m', 'ddsa_arch.runners.cli', *works(workplace, photo)[work]]
+    quiet = {'cwd': workplace, 'env': ENVIRONMENT, 'stdout': subprocess.DEVNULL, 'stderr': subprocess.DEVNULL}
+    subprocess.run(arguments, **quiet, check=True)
+    whole = {p.relative_to(workplace / 'out'): p.stat().st_size for p in (workplace / 'out').rglob('*') if p.is_file()}
+    chance, killed = random.Random(work), 0
+    for _ in range(12):
+        shutil.rmtree(workplace / 'out')
+        process = subprocess.Popen(arguments, **quiet)
+        began = time.monotonic()
+        while process.poll() is None and not any((workplace / 'out').rglob('*.part*')):
+            assert time.monotonic() - began < 300
+            time.sleep(0.001)
+        time.sleep(chance.uniform(0, 0.3))
+        process.send_signal(signal.SIGKILL)
+        killed += process.wait() == -signal.SIGKILL
+        for path in (workplace / 'out').rglob('*'):
+            place = path.relative_to(workplace / 'out')
+            inside_a_part = any('.part' in name for name in place.parts)
+            if path.is_file() and not inside_a_part and not is_part(path):
+                assert whole[place] == path.stat().st_size or work in ('compare', 'export'), place
+    assert killed >= 3
+    subprocess.run(arguments, **quiet, check=work != 'synth')  # which replaces no pairs that are there
+    left = {p.relative_to(workplace / 'out') for p in (workplace / 'out').rglob('*') if p.is_file()}
+    assert left == set(whole)
