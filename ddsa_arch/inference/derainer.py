@@ -168,8 +168,9 @@ class Derainer:
         with self._reporting(rain, tile, call):
             out = self._in_tiles(first.of(rain), tile)
             for view in others:
-                out += view.back(self._in_tiles(view.of(rain), tile))
-        out /= call.ensemble
+                out = out + view.back(self._in_tiles(view.of(rain), tile))
+        if others:
+            out = out / call.ensemble
         if not bool(out.isfinite().all()):
             raise InputError('the network gives numbers that are not finite; are these weights whole?')
         return out.clamp(0, 1)
