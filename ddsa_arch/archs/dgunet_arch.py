@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ddsa_arch.archs.blocks.channel_attention import CAB, same_conv
 from ddsa_arch.archs.blocks.hin_unet import UNET_LEVELS, Decoder, DecoderLevel, Encoder, EncoderLevel, unet_widths
 from ddsa_arch.archs.blocks.subspace import Merge
+from ddsa_arch.registration import register
 
 GRADIENT_WIDTH = 64  # hidden channels of phi and phit
 FIRST_STEP = 0.5  # initial step size r
@@ -138,7 +139,7 @@ class SharedStage(nn.Module):
         return stage(rain, earlier)
 
 
-@ARCH_REGISTRY.register()
+@register(ARCH_REGISTRY)
 class DGUNet(nn.Module):
     """Seven unfolded stages, of which the second to the sixth share one set of weights.
 
@@ -221,7 +222,7 @@ class DGUNet(nn.Module):
         return [*images, self.tail(features) + rain]
 
 
-@ARCH_REGISTRY.register()
+@register(ARCH_REGISTRY)
 class DGUNetPlus(nn.Module):
     """DGUNet+: as DGUNet, but every stage has its own weights, and the last one a ``merge`` too: y + tail(merge(..)).
 

@@ -33,6 +33,7 @@ from ddsa_arch.archs.blocks.transposed_attention import (
     merge_heads,
     split_heads,
 )  # fmt: skip
+from ddsa_arch.registration import register
 
 KERNEL = 3
 GATES = {'prelu': nn.PReLU, 'gelu': nn.GELU}
@@ -96,7 +97,7 @@ class ORB(nn.Module):
         return x + self.conv(self.modules_body(x))
 
 
-@ARCH_REGISTRY.register()
+@register(ARCH_REGISTRY)
 class HFN(nn.Module):
     """Hybrid fusion network, (B, n, h, w) -> the same; h and w multiples of 8.
 
@@ -182,7 +183,7 @@ class AssociationFormer(nn.Module):
         return a + self.ffn(self.norm2(a))
 
 
-@ARCH_REGISTRY.register()
+@register(ARCH_REGISTRY)
 class MAM(nn.Module):
     """Multi-input attention module: the estimated rain tells where to look in the rainy image.
 
@@ -283,7 +284,7 @@ class LightBackgroundRecoveryNetwork(BackgroundRecoveryNetwork):
         return self.full_size(f, background)
 
 
-@ARCH_REGISTRY.register()
+@register(ARCH_REGISTRY)
 class ELF(nn.Module):
     """Association learning: rain estimation at half the resolution guides the recovery of the background.
 
@@ -326,7 +327,7 @@ class ELF(nn.Module):
         return [background, self.ssnet(rainy, rain, background)]
 
 
-@ARCH_REGISTRY.register()
+@register(ARCH_REGISTRY)
 class ELFLW(ELF):
     """ELF-LW, the light-weight ELF: see LightBackgroundRecoveryNetwork for what differs besides the defaults."""
 

@@ -36,6 +36,7 @@ from ddsa_arch.archs.blocks.window_attention import (
     split_heads,
     to_windows,
 )
+from ddsa_arch.registration import register
 
 WINDOW = 8  # side M
 SPATIAL_REACH = (16, 8, 4, 2)  # distances between windows that the bias tables of encoder 0 to 3 tell apart
@@ -140,7 +141,7 @@ class SpatialBlock(nn.Module):
         return x + self.drop_path(self.mlp(self.norm2(precision.full_precision(x))))
 
 
-@ARCH_REGISTRY.register()
+@register(ARCH_REGISTRY)
 class IDT(UShape):
     """IDT: each stage of a U-shape has window blocks and ends, but for the bottleneck, with a spatial block.
 

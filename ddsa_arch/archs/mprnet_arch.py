@@ -17,6 +17,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from ddsa_arch.archs.blocks.channel_attention import CAB, same_conv
+from ddsa_arch.registration import register
 
 MakeCAB = Callable[[int], CAB]  # from the number of channels
 
@@ -188,7 +189,7 @@ class ORSNet(nn.Module):
         return self.orb3(x) + self.conv_enc3(self.up_enc2(e3)) + self.conv_dec3(self.up_dec2(d3))
 
 
-@ARCH_REGISTRY.register()
+@register(ARCH_REGISTRY)
 class MPRNet(nn.Module):
     """Restores an image in three stages, from its quarters over its halves to the whole.
 

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
+from ddsa_arch.registration import register
+
 SLOPE = 0.2  # of every LeakyReLU below 0
 SE_WIDTH = 6  # what the release calls the reduction is the hidden width itself, whatever C
 DECODER_DEPTH = 2  # convolutions that ``depth`` counts beside the units
@@ -155,7 +157,7 @@ class LSTM(Unit):
 UNITS = {'GRU': GRU, 'LSTM': LSTM, 'RNN': RNN, 'Conv': Conv}
 
 
-@ARCH_REGISTRY.register()
+@register(ARCH_REGISTRY)
 class RESCAN(nn.Module):
     """Stages that share all weights, from x_0 = O, the rainy image:
 

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from ddsa_arch.archs.blocks import precision
 from ddsa_arch.ops.guided_filter import base_layer
+from ddsa_arch.registration import register
 
 EPS = 1e-5  # of the norms
 
@@ -62,7 +63,7 @@ def statistics_norm(x: Tensor, scale: Tensor, shift: Tensor, over_batch: bool) -
     return F.layer_norm(x, x.shape[2:], eps=EPS) * scale[:, None, None] + shift[:, None, None]
 
 
-@ARCH_REGISTRY.register()
+@register(ARCH_REGISTRY)
 class SEMI(nn.Module):
     """The deep detail network: image + n / factor, where n is predicted from the image's detail layer.
 

@@ -10,9 +10,10 @@ from ddsa_arch.data.image_source import to_tensor
 from ddsa_arch.data.seeded_patches import SeededPatches
 from ddsa_arch.errors import InputError
 from ddsa_arch.files import images
+from ddsa_arch.registration import register
 
 
-@DATASET_REGISTRY.register()
+@register(DATASET_REGISTRY)
 class PairedRainDataset(SeededPatches):
     """Rainy and clean images paired by stem; an item is ``{lq, gt, lq_path, gt_path}``.
 

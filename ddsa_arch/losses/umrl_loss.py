@@ -10,6 +10,7 @@ from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
 from ddsa_arch.losses.outputs import resized
+from ddsa_arch.registration import register
 
 SCALES = (0.25, 0.5, 1.0)  # weights of the images at 1/4, 1/2 and full size
 LOG_WEIGHTS = (4.0, 2.0, 1.0)  # of the logarithms of their confidences
@@ -18,7 +19,7 @@ LAMBDA = 0.1
 SURE = 0.25  # below it the network is sure of itself, and lambda falls
 
 
-@LOSS_REGISTRY.register()
+@register(LOSS_REGISTRY)
 class UMRLLoss(nn.Module):
     """Smooth L1 loss that counts as far as the network is confident, less the reward for being confident.
 

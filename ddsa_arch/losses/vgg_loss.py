@@ -14,12 +14,13 @@ from torchvision.models import VGG16_Weights
 
 from ddsa_arch.errors import InputError
 from ddsa_arch.losses.outputs import OutputsLoss
+from ddsa_arch.registration import register
 
 STAGES = {'relu1_2': slice(0, 4), 'relu2_2': slice(4, 9)}  # places in VGG16's features
 CRITERIA = {'l1': F.l1_loss, 'smooth_l1': F.smooth_l1_loss}
 
 
-@LOSS_REGISTRY.register()
+@register(LOSS_REGISTRY)
 class VGGFeatureLoss(OutputsLoss):
     """Sum of the distances after relu1_2 and relu2_2 of VGG16, of each output of the network; see OutputsLoss.
 

@@ -39,12 +39,13 @@ from ddsa_arch.models.restore import Recipe, restore, to_uint8
 from ddsa_arch.models.results import COLUMNS, ResultFiles
 from ddsa_arch.models.scoring import score_image
 from ddsa_arch.models.training_step import TrainingStep, checkpoint_blocks
+from ddsa_arch.registration import register
 
 NOT_FINITE = "the network's output is not finite"
 MAX_SKIPPED = 20  # steps in a row; the default of train.max_skipped
 
 
-@MODEL_REGISTRY.register()
+@register(MODEL_REGISTRY)
 class DerainModel(SRModel):
     """Trains and tests any registered network whose input and output are images of one size.
 
