@@ -97,19 +97,19 @@ def published_scores() -> dict[str, Any]:
     return yaml.safe_load(PUBLISHED.read_text(encoding='utf-8'))
 
 
-def printed_digits(table: dict[str, Any]) -> tuple[int, int]:
+def printed_digits(table: Mapping[str, Any]) -> tuple[int, int]:
     """Decimals of the first and the second score of a table, at least 2 and 3: YAML drops the zeros at the end."""
     pairs = [pair for scores in table['rows'].values() for pair in scores.values()]
     first, second = (max(len(str(pair[place]).partition('.')[2]) for pair in pairs) for place in (0, 1))
     return max(first, 2), max(second, 3)
 
 
-def provenance(table: dict[str, Any], row: str) -> str:
+def provenance(table: Mapping[str, Any], row: str) -> str:
     """Of one row of a table: ``own``, ``retrained``, ``quoted`` or ``re-evaluated``."""
     return next((kind for kind in EXCEPTIONS if row in table.get(kind, ())), table['provenance'])
 
 
-def describe_provenance(table: dict[str, Any]) -> str:
+def describe_provenance(table: Mapping[str, Any]) -> str:
     """Of a table, with the rows that differ."""
     return table['provenance'] + ''.join(
         f', {kind} for {", ".join(table[kind])}' for kind in EXCEPTIONS if kind in table

@@ -115,7 +115,7 @@ class DDSA(nn.Module):
         if self.attention == 'dense':
             return p.softmax(dim=-1)
         m = keep_top_k(p, self.k, self.fill)  # (5)
-        if self.attention == 'sparse':
+        if self.branch_weights is None:  # sparse
             return m.softmax(dim=-1)
         return self.branch_weights[0] * p.softmax(dim=-1) + self.branch_weights[1] * m.softmax(dim=-1)
 

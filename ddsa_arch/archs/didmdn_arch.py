@@ -47,7 +47,7 @@ UNUSED_LEVELS: Sequence[Level] = (  # of the residual network, outside its strea
 
 def named_levels(inputs: Sequence[int], levels: Sequence[Level], kernel_size: int) -> dict[str, nn.Module]:
     """``dense_block1``, ``trans_block1``, ``dense_block2`` ... from the channels that go into each level."""
-    modules = {}
+    modules: dict[str, nn.Module] = {}
     for number, (channels, level) in enumerate(zip(inputs, levels, strict=True), start=1):
         block, transition = dense_level(channels, *level, kernel_size)
         modules |= {f'dense_block{number}': block, f'trans_block{number}': transition}

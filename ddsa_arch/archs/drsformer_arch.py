@@ -126,6 +126,8 @@ def under_op(*layers: nn.Module) -> nn.Sequential:
 class DilatedConv(nn.Sequential):
     """A depth-wise convolution of dilation 2 and a 1x1 convolution, (B, C, H, W) -> the same."""
 
+    op: nn.Sequential
+
     def __init__(self, dim: int, kernel: int) -> None:
         super().__init__(OrderedDict(op=nn.Sequential(*depthwise_separable(dim, kernel, dilation=2))))
 

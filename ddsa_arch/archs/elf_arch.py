@@ -97,15 +97,8 @@ class ORB(nn.Module):
         return x + self.conv(self.modules_body(x))
 
 
-@register(ARCH_REGISTRY)
-class HFN(nn.Module):
-    """Hybrid fusion network, (B, n, h, w) -> the same; h and w multiples of 8.
-
-    Self-attention for global structure and convolutions for local context, side by side:
-
-        out = S2FB(ORB(x), decoder(encoder(x)))
-
-    One PReLU, with one slope, serves all convolution blocks.
+class HybridFusion(nn.Module):
+    """The layers of a hybrid fusion network, which stand alone in HFN and beside others in the networks below.
 
     Args:
         width: n.
@@ -127,13 +120,29 @@ class HFN(nn.Module):
         self.add_module(f'{self.prefix}decoder', Decoder(width, prelu, reduction))
         self.S2FB_fuse = S2FB(width, reduction)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def hfn(self, x: Tensor) -> Tensor:
+        """What HFN computes, (B, n, h, w) -> the same."""
         encoder, decoder = (self.get_submodule(self.prefix + name) for name in ('encoder', 'decoder'))
         return self.S2FB_fuse(self.orsnet(x), decoder(*encoder(x)))
 
-    def shared_prelu(self) -> nn.PReLU:
+    def shared_prelu(self) -> nn.Module:
         """The PReLU of its convolution blocks."""
         return self.get_submodule(f'{self.prefix}encoder.encoder_level1.CAB1.body.1')
+
+
+@register(ARCH_REGISTRY)
+class HFN(HybridFusion):
+    """Hybrid fusion network, (B, n, h, w) -> the same; h and w multiples of 8.
+
+    Self-attention for global structure and convolutions for local context, side by side:
+
+        out = S2FB(ORB(x), decoder(encoder(x)))
+
+    One PReLU, with one slope, serves all convolution blocks. The arguments are those of HybridFusion.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.hfn(x)
 
 
 class AssociationAttention(nn.Module):
@@ -212,7 +221,7 @@ class MAM(nn.Module):
         return self.S2FB(self.conv_stem3(background), attended)
 
 
-class ImageDerainingNetwork(HFN):
+class ImageDerainingNetwork(HybridFusion):
     """Estimates the rain at half the resolution; the published weights have its layers beside those of its HFN.
 
         f1 = CAB(conv(rainy x0.5));  f2 = Former(CAB(conv(quadrants(rainy))))
@@ -239,11 +248,11 @@ class ImageDerainingNetwork(HFN):
         f1 = self.shallow_feat1(half)  # (B, n, H/2, W/2)
         f2 = self.former(self.shallow_feat2(quadrants(rainy)))
         f = self.fuse_conv(torch.cat([f1, f2], dim=1))
-        rain = self.tail(HFN.forward(self, f))
+        rain = self.tail(self.hfn(f))
         return rain, half - rain
 
 
-class BackgroundRecoveryNetwork(HFN):
+class BackgroundRecoveryNetwork(HybridFusion):
     """Restores the full image; the published weights have its layers beside those of its HFN.
 
         f = HFN(Former(MAM(rainy, rain, background)))
@@ -265,7 +274,7 @@ class BackgroundRecoveryNetwork(HFN):
         self.tail = same_conv(width // 2, 3, KERNEL)
 
     def forward(self, rainy: Tensor, rain: Tensor, background: Tensor) -> Tensor:
-        f = HFN.forward(self, self.former(self.stem(rainy, rain, background)))  # (B, n, H/2, W/2)
+        f = self.hfn(self.former(self.stem(rainy, rain, background)))  # (B, n, H/2, W/2)
         return rainy - self.full_size(f, rain)
 
     def full_size(self, f: Tensor, half: Tensor) -> Tensor:
@@ -280,7 +289,7 @@ class LightBackgroundRecoveryNetwork(BackgroundRecoveryNetwork):
     """
 
     def forward(self, rainy: Tensor, rain: Tensor, background: Tensor) -> Tensor:
-        f = self.former(HFN.forward(self, self.stem(rainy, rain, background)))  # (B, n, H/2, W/2)
+        f = self.former(self.hfn(self.stem(rainy, rain, background)))  # (B, n, H/2, W/2)
         return self.full_size(f, background)
 
 

@@ -56,6 +56,8 @@ class PositionAttention(nn.Module):
         reach: distances up to reach - 1 have biases of their own.
     """
 
+    relative_position_index: Tensor
+
     def __init__(self, dim: int, heads: int, side: int, reach: int) -> None:
         super().__init__()
         self.heads = heads
@@ -71,9 +73,10 @@ class PositionAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        *qkv, u = self.qkv(x)
+        q, k, v, u = self.qkv(x)
+        q, k, v = (split_heads(t, self.heads) for t in (q, k, v))  # (B, h, N, d / h)
         bias = position_bias(self.relative_position_bias_table, self.relative_position_index)  # (1, h, N, N)
-        out = attend(*(split_heads(t, self.heads) for t in qkv), bias)  # (B, N, d)
+        out = attend(q, k, v, bias)  # (B, N, d)
         u = u.unflatten(1, (self.side, self.side)).permute(0, 3, 1, 2)  # (B, d, w, w)
         position = self.Position_Extract(u).permute(0, 2, 3, 1).flatten(1, 2)  # (B, N, d)
         return self.proj(out + position)
@@ -176,7 +179,7 @@ class IDT(UShape):
         rates = stage_drop_rates(depths, drop_path_rate)
         check_heads(num_heads, widths)
 
-        def stage(index: int) -> list[nn.Module]:
+        def stage(index: int) -> Sequence[nn.Module]:
             size, width, heads = sizes[index], widths[index], num_heads[index]
             first, last = rates[index][0], rates[index][-1]
             blocks = [WindowBlock(width, heads, min(WINDOW, size), first) for _ in rates[index]]

@@ -78,8 +78,8 @@ class Up(nn.Module):
         return self.up(x)
 
 
-class Encoder(nn.Module):
-    """Two CABs a level, (B, C_1, H, W) -> the pyramid of their outputs.
+class EncoderLevels(nn.Module):
+    """The layers that both encoders have: two CABs a level, and what leads one level down.
 
     Args:
         widths: C_1, C_2, C_3.
@@ -96,6 +96,10 @@ class Encoder(nn.Module):
         self.down12 = Down(c1, c2, bias)
         self.down23 = Down(c2, c3, bias)
 
+
+class Encoder(EncoderLevels):
+    """Two CABs a level, (B, C_1, H, W) -> the pyramid of their outputs."""
+
     def forward(self, x: Tensor) -> list[Tensor]:
         e1 = self.encoder_level1(x)
         e2 = self.encoder_level2(self.down12(e1))
@@ -103,7 +107,7 @@ class Encoder(nn.Module):
         return [e1, e2, e3]
 
 
-class FusingEncoder(Encoder):
+class FusingEncoder(EncoderLevels):
     """Encoder with cross-stage feature fusion (CSFF).
 
     1x1 convolutions of the earlier stage's encoder and decoder pyramids are added to each level's output; the sum

@@ -109,7 +109,7 @@ class ProgressiveNetwork(nn.Module):
 
     def residual(self, features: Tensor) -> Tensor:
         for k in range(1, self.blocks + 1):
-            block = self.res_conv1 if self.recursive else getattr(self, f'res_conv{k}')
+            block = self.get_submodule(f'res_conv{1 if self.recursive else k}')
             features = block(features)
         return features
 

@@ -99,11 +99,10 @@ class SEMI(nn.Module):
         self.factor = factor
         inputs = [3] + [channels] * (2 * units + 1)
         widths = [channels] * (2 * units + 1) + [3]
-        self.kernels = nn.ModuleList(
-            nn.Conv2d(i, o, 3, padding=1, bias=False) for i, o in zip(inputs, widths, strict=True)
-        )
-        for conv in self.kernels:
+        kernels = [nn.Conv2d(i, o, 3, padding=1, bias=False) for i, o in zip(inputs, widths, strict=True)]
+        for conv in kernels:
             nn.init.xavier_uniform_(conv.weight)
+        self.kernels = nn.ModuleList(kernels)
         self.labelled = Branch(widths)
         self.unlabelled = Branch(widths) if semi else None
 

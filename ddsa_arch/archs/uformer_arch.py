@@ -65,6 +65,8 @@ class WindowAttention(nn.Module):
         window: side M.
     """
 
+    relative_position_index: Tensor
+
     def __init__(self, dim: int, heads: int, window: int) -> None:
         super().__init__()
         self.heads = heads
