@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import struct
+from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor
 
 from ddsa_arch.errors import InputError
@@ -26,15 +28,16 @@ def to_tensor(image: np.ndarray) -> Tensor:
 
 def header_size(header: Image.Image) -> tuple[int, int]:
     """(H, W) that OpenCV gives an image, of which Pillow has read the header alone."""
-    width, height = header.size
-    tags = Image.Exif()
-    if header.format == 'TIFF':  # whose size newer versions of Pillow turn by themselves
-        tags = header.tag_v2
-        width, height = tags[TIFF_WIDTH], tags[TIFF_HEIGHT]
+    if isinstance(header, TiffImageFile):  # whose size newer versions of Pillow turn by themselves
+        width, height = header.tag_v2[TIFF_WIDTH], header.tag_v2[TIFF_HEIGHT]
+        orientation = header.tag_v2.get(ORIENTATION)
     else:
+        width, height = header.size
+        tags = Image.Exif()
         with contextlib.suppress(SyntaxError, struct.error):  # OpenCV passes over broken EXIF data too
             tags.load(header.info.get('exif', b''))  # header.getexif() decodes a whole PNG in search of them
-    return (width, height) if tags.get(ORIENTATION) in TURNED else (height, width)
+        orientation = tags.get(ORIENTATION)
+    return (width, height) if orientation in TURNED else (height, width)
 
 
 class ImageSource:
@@ -56,7 +59,7 @@ class ImageSource:
         self.is_store = lmdb_store.is_store(root)
         self.decoded: dict[str, np.ndarray] | None = {} if cached else None
         find = lmdb_store.read_entries if self.is_store else images.images_by_stem
-        self.found = find(root, role)
+        self.found: dict[str, Path | lmdb_store.Entry] = {**find(root, role)}
 
     def path(self, stem: str) -> str:
         """The file, or the key in the store."""
@@ -72,18 +75,20 @@ class ImageSource:
         return self.decoded[stem]
 
     def _decode(self, stem: str) -> np.ndarray:
-        if not self.is_store:
-            return images.read_image(self.found[stem])
+        found = self.found[stem]
+        if isinstance(found, Path):
+            return images.read_image(found)
         return images.decode_image(lmdb_store.read_value(self.root, stem), f'{self.root}, {stem}')
 
     def size(self, stem: str) -> tuple[int, int]:
         """(H, W) without decoding the image."""
-        if self.is_store:
-            return self.found[stem].shape[:2]
+        found = self.found[stem]
+        if not isinstance(found, Path):
+            return found.shape[:2]
         try:
-            with Image.open(self.found[stem]) as header:
+            with Image.open(found) as header:
                 return header_size(header)
         except (OSError, SyntaxError) as error:
             raise InputError(
-                f'{self.found[stem]}: not a readable image ({error}); replace it, or remove it with its partner'
+                f'{found}: not a readable image ({error}); replace it, or remove it with its partner'
             ) from error

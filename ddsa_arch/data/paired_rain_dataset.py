@@ -6,7 +6,7 @@ from typing import Any
 
 from basicsr.utils.registry import DATASET_REGISTRY
 
-from ddsa_arch.data.image_source import to_tensor
+from ddsa_arch.data.image_source import ImageSource, to_tensor
 from ddsa_arch.data.seeded_patches import SeededPatches
 from ddsa_arch.errors import InputError
 from ddsa_arch.files import images
@@ -45,26 +45,14 @@ class PairedRainDataset(SeededPatches):
     def __init__(self, opt: dict[str, Any]) -> None:
         super().__init__(opt)
         self.inputs = self.source('dataroot_lq')
-        self.targets = None
+        self.targets: ImageSource | None = None
         if opt.get('dataroot_gt') or self.train:
             self.targets = self.source('dataroot_gt')
         self.leave_out([self.inputs, self.targets] if self.targets else [self.inputs])
         if self.targets:
             images.check_partners(self.inputs.found, self.targets.found, self.inputs.root, self.targets.root)
-            self._check_sizes()
+            _check_sizes(self.inputs, self.targets)
         self.stems = list(self.inputs.found)
-
-    def _check_sizes(self) -> None:
-        unequal = [
-            f'{stem} ({size[1]} x {size[0]} and {other[1]} x {other[0]})'
-            for stem in self.inputs.found
-            if (size := self.inputs.size(stem)) != (other := self.targets.size(stem))
-        ]
-        if unequal:
-            raise InputError(
-                f'{len(unequal)} pairs of {self.inputs.root} and {self.targets.root} have unequal sizes: '
-                f'{images.some(unequal)}; replace or remove these pairs'
-            )
 
     def item(self, place: int, index: int) -> dict[str, Any]:
         stem = self.stems[index]
@@ -76,3 +64,16 @@ class PairedRainDataset(SeededPatches):
             pictures = self.patches(pictures, self.rng(place))
         item = {name: to_tensor(picture) for name, picture in zip(sides, pictures, strict=True)}
         return item | {f'{name}_path': side.path(stem) for name, side in sides.items()}
+
+
+def _check_sizes(inputs: ImageSource, targets: ImageSource) -> None:
+    unequal = [
+        f'{stem} ({size[1]} x {size[0]} and {other[1]} x {other[0]})'
+        for stem in inputs.found
+        if (size := inputs.size(stem)) != (other := targets.size(stem))
+    ]
+    if unequal:
+        raise InputError(
+            f'{len(unequal)} pairs of {inputs.root} and {targets.root} have unequal sizes: '
+            f'{images.some(unequal)}; replace or remove these pairs'
+        )

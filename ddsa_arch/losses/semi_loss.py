@@ -45,6 +45,10 @@ class SEMILoss(nn.Module):
         epoch_steps: length of the first epoch, in calls of the loss; 0 for none.
     """
 
+    steps: Tensor
+    weights: Tensor
+    variances: Tensor
+
     def __init__(
         self,
         loss_weight: float = 1.0,

@@ -52,7 +52,7 @@ class UMRLLoss(nn.Module):
             raise ValueError('UMRLLoss needs three confidences and three images: set network_g.return_confidence: true')
         confidences, images = output[: len(SCALES)], output[len(SCALES) :]
         pixels = target.shape[0] * target.shape[-2] * target.shape[-1]
-        fidelity = reward = t = 0.0
+        fidelity = reward = t = target.new_zeros(())
         for weight, log_weight, confidence, image in zip(SCALES, LOG_WEIGHTS, confidences, images, strict=True):
             difference = 2 * confidence * (image - resized(target, image, 'nearest'))  # in [-1, 1]
             fidelity = fidelity + weight * F.smooth_l1_loss(difference, torch.zeros_like(difference))

@@ -65,11 +65,11 @@ class VGGFeatureLoss(OutputsLoss):
 
     def distance(self, output: Tensor, target: Tensor) -> Tensor:
         x, y = 2 * output - 1, 2 * target - 1
-        total = 0.0
+        distances = []
         for stage in STAGES.values():
             x, y = self.features[stage](x), self.features[stage](y)
-            total = total + self.criterion(x, y)
-        return total
+            distances.append(self.criterion(x, y))
+        return sum(distances[1:], distances[0])
 
 
 def _vgg16_state(weights: str | None) -> dict[str, Tensor]:
