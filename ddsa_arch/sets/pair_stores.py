@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import sys
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +18,8 @@ from ddsa_arch.files.images import ImageFile, byte_size, decode_image
 from ddsa_arch.files.lmdb_store import PAGE, PART_SUFFIX, Entry, StoreWriter
 from ddsa_arch.files.matching import SIDES, Pairs
 
-try:
+if sys.platform != 'win32':
     import fcntl
-except ImportError:  # Windows
-    fcntl = None
 
 FULL = 1 << 20  # bytes free on a disk that has none to spare
 SKIP_REMEDY = 'Mend these, or leave them out with --skip-bad'
@@ -78,7 +77,7 @@ def write_pair_stores(
 def _only_writer(out: Path) -> Iterator[None]:
     """Keep a second process from writing the same stores; the lock ends with the process."""
     out.mkdir(parents=True, exist_ok=True)
-    if fcntl is None:
+    if sys.platform == 'win32':
         yield
         return
     folder = os.open(out, os.O_RDONLY)
@@ -107,7 +106,8 @@ def _write(
             raise InputError(f'{final} is there already; delete it first, or give another --out')
     if not doomed:
         _check_room(pairs, finals[0].parent)
-    left_out, problems = [], []
+    left_out: list[str] = []
+    problems: list[str] = []
     writers: list[StoreWriter] = []
     try:
         if not doomed:
@@ -179,7 +179,7 @@ class _Loaded:
 
 def _load_ahead(
     pairs: Pairs, writers: Sequence[StoreWriter], progress: Callable[[Iterable], Iterable]
-) -> Iterator[_Loaded]:
+) -> Generator[_Loaded, None, None]:
     """Read and check the pairs on all cores, in order, a bounded number ahead of the writer."""
 
     def load(stem: str) -> _Loaded:
@@ -187,7 +187,7 @@ def _load_ahead(
 
     workers = os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
-        waiting = []
+        waiting: list[Future[_Loaded]] = []
         stems = list(pairs.inputs)
         upcoming = iter(stems)
         for _ in progress(stems):
