@@ -88,12 +88,12 @@ def derain_files(
     progress_before = derainer.progress
     pictures = Path(out) / COMPARED if compare else None
     quiet = True if shard[0] else None  # None: where there is no terminal
-    how = {'unit': 'file', 'bar_format': BAR, 'smoothing': 0.02}  # parts of an image come in bursts
-    with tqdm(total=len(planned.jobs), disable=quiet, **how) as bar:
+    # smoothed more than by default, as parts of an image come in bursts
+    with tqdm(total=len(planned.jobs), disable=quiet, unit='file', bar_format=BAR, smoothing=0.02) as bar:
         for count, (job, read) in enumerate(_read_ahead(planned.jobs)):
             derainer.progress = None if job.is_video else lambda done, n=count: bar.update(n + done - bar.n)
             try:
-                if job.is_video:
+                if read is None:
                     notes = _derain_video(derainer, job, pictures, quiet)
                 else:
                     notes = _derain_photo(derainer, job, read.result(), pictures)
@@ -160,7 +160,7 @@ def _write_picture(path: Path, rainy: np.ndarray, derained: np.ndarray) -> None:
     write_image(path, side_by_side([rainy, derained], ['rainy', 'derained']))
 
 
-def _reason(error: Exception, job: Job) -> str:
+def _reason(error: InputError | OSError, job: Job) -> str:
     if isinstance(error, InputError):
         return str(error).removeprefix(f'{job.source}: ')
     return f'{error.filename or job.target}: {error.strerror or error}'
