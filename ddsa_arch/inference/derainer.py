@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from ddsa_arch.archs.building import build_network
 from ddsa_arch.archs.weights import load_weights, read_checkpoint
 from ddsa_arch.errors import InputError, did_you_mean
 from ddsa_arch.fast import accelerate
+from ddsa_arch.fast.memory_format import lay_out
 from ddsa_arch.inference.exported import ExportedNetwork, device_for_onnx, is_exported, is_onnx, load_exported
 from ddsa_arch.inference.image_memory import ImageMemory, free_memory, is_out_of_memory
 from ddsa_arch.inference.image_progress import ImageProgress
@@ -85,17 +86,24 @@ class Derainer:
             self.device = device_for_onnx(self.device, asked=device != AUTO)
         net = load_derainer_network(weights, network, self.device).eval()
         exported = isinstance(net, ExportedNetwork)  # one that was written for its own layout of memory
-        self.net = net if exported else net.to(self.device, memory_format=torch.channels_last)
+        self.net = net if exported else lay_out(net.to(self.device), torch.channels_last)
         if fast:
             accelerate(self.net)
         if type(ensemble) is not int or ensemble not in ENSEMBLES:
             raise InputError(f'ensemble: {ensemble!r}; wanted one of {", ".join(map(str, ENSEMBLES))}')
-        self.half, self.ensemble, self.progress, self.notes = half, ensemble, progress, []
+        self.half, self.ensemble, self.progress = half, ensemble, progress
+        self.notes: list[str] = []
         self.tile = _checked_tile(tile, self.net)
         self._memory: ImageMemory | None = None
         self._reporter: ImageProgress | None = None
 
-    def __call__(self, image: Picture | Sequence[Picture], bgr: bool = False) -> Picture | list[Picture]:
+    @overload
+    def __call__(self, image: Picture, bgr: bool = False) -> Picture: ...
+
+    @overload
+    def __call__(self, image: Sequence[Picture], bgr: bool = False) -> list[Picture]: ...
+
+    def __call__(self, image: Any, bgr: bool = False) -> Any:  # Any: of the kinds above
         """Derain one image, a batch, or a list of images.
 
         Args:
@@ -206,7 +214,7 @@ class Derainer:
         return restore(self.net, rain, recipe).float().cpu()
 
     def _tile_for(self, rain: Tensor) -> int | None:
-        if self.tile != AUTO:
+        if not isinstance(self.tile, str):  # AUTO
             return self.tile
         height, width = rain.shape[-2:]
         if height * width <= ALWAYS_WHOLE or getattr(self.net, 'fixed_size', None):

@@ -64,7 +64,8 @@ class Recipe:
 
     def multiple(self, net: nn.Module) -> int:
         """Of which H and W are brought to multiples for a network."""
-        return self.size_multiple or getattr(net, 'size_multiple', 1)
+        of_net: int = getattr(net, 'size_multiple', 1)
+        return self.size_multiple or of_net
 
 
 PLAIN = Recipe()
@@ -114,7 +115,8 @@ def _shifted(net: nn.Module, rain: Tensor, recipe: Recipe) -> Tensor:
         return run(rain)
     height, width = rain.shape[-2:]
     shifts = [(r, c) for r in range(0, height, recipe.cycle_spin) for c in range(0, width, recipe.cycle_spin)]
-    mean = sum(run(rain.roll(shift, (-2, -1))).roll((-shift[0], -shift[1]), (-2, -1)) for shift in shifts) / len(shifts)
+    first, *others = (run(rain.roll(shift, (-2, -1))).roll((-shift[0], -shift[1]), (-2, -1)) for shift in shifts)
+    mean = sum(others, first) / len(shifts)
     return stretch(mean) if recipe.output_range == 'stretch' else mean
 
 

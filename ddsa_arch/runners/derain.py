@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,7 @@ def derain_files(
     # smoothed more than by default, as parts of an image come in bursts
     with tqdm(total=len(planned.jobs), disable=quiet, unit='file', bar_format=BAR, smoothing=0.02) as bar:
         for count, (job, read) in enumerate(_read_ahead(planned.jobs)):
-            derainer.progress = None if job.is_video else lambda done, n=count: bar.update(n + done - bar.n)
+            derainer.progress = None if job.is_video else partial(_advance, bar, count)
             try:
                 if read is None:
                     notes = _derain_video(derainer, job, pictures, quiet)
@@ -106,6 +107,11 @@ def derain_files(
     derainer.progress = progress_before
     report.notes += [(None, note) for note in derainer.notes]
     return report
+
+
+def _advance(bar: tqdm, files: int, part: float) -> None:
+    """Show that so many files are done, and a part of the next one."""
+    bar.update(files + part - bar.n)
 
 
 def _read_ahead(jobs: Sequence[Job]) -> Iterator[tuple[Job, Future[Photo] | None]]:

@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ddsa_arch.comparison.scores import SCORES
 from ddsa_arch.files.tables import markdown_table
@@ -13,8 +14,11 @@ from ddsa_arch.machine.process import is_first_process
 from ddsa_arch.models.protocol import describe_protocol
 from ddsa_arch.training import pipeline
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack  # Python 3.11 has it in typing
 
-def test(option_file: str | Path, **flags: object) -> Path:
+
+def test(option_file: str | Path, **flags: Unpack[pipeline.Flags]) -> Path:
     """Test as an option file says, in the current directory; see ``pipeline.run`` for the flags.
 
     Returns:

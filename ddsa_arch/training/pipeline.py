@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypedDict
 
 import basicsr.test
 import basicsr.train
@@ -56,6 +56,18 @@ def pipeline_parser(prog: str, description: str) -> argparse.ArgumentParser:
         '--force_yml', nargs='+', default=[], metavar='SECTION:KEY=VALUE', help='options that overrule the file'
     )
     return parser
+
+
+class Flags(TypedDict, total=False):
+    """What the verbs that run a pipeline hand on to ``run``."""
+
+    launcher: str
+    auto_resume: bool
+    debug: bool
+    force_yml: Sequence[str]
+    root: str | Path | None
+    progress: Progress | None
+    allow_missing: bool
 
 
 def run(
@@ -239,8 +251,8 @@ def write_resolved(options: dict[str, Any], option_file: str, folder: str | Path
     write_text(Path(folder) / RESOLVED_NAME, header + to_yaml(plain))
 
 
-def _train_and_val_loaders(
-    opt: dict[str, Any], sets: dict[str, Dataset], logger: logging.Logger, state: dict[str, Any] | None
+def _train_and_val_loaders(  # Any: sets of BasicSR have a length, which torch's Dataset does not promise
+    opt: dict[str, Any], sets: dict[str, Any], logger: logging.Logger, state: dict[str, Any] | None
 ) -> tuple:
     train_loader, sampler, val_loaders = None, None, []
     common = {'num_gpu': opt['num_gpu'], 'dist': opt['dist'], 'seed': opt['manual_seed']}
@@ -255,6 +267,7 @@ def _train_and_val_loaders(
         else:
             val_loaders.append(build_dataloader(dataset, dataset_options, **common))  # the model shares it out
             logger.info(f'{dataset_options["name"]}: {len(dataset)} images to validate on')
+    assert train_loader is not None  # as the options of a training name a set to train on
     if state:
         state['val_loaders'] = val_loaders  # a state is saved before the validation of its iteration
     if state and isinstance(sampler, KeyedSampler):
@@ -269,7 +282,7 @@ def _train_and_val_loaders(
     return train_loader, sampler, val_loaders, total_epochs, total_iters
 
 
-def _train_sampler(dataset: Dataset, ratio: int, opt: dict[str, Any]) -> KeyedSampler | EnlargedSampler:
+def _train_sampler(dataset: Any, ratio: int, opt: dict[str, Any]) -> KeyedSampler | EnlargedSampler:
     """Ours for data sets that take a sample's place in the run, BasicSR's for all others."""
     if getattr(dataset, 'takes_places', False):
         return KeyedSampler(len(dataset), opt['world_size'], opt['rank'], ratio, opt['manual_seed'])
