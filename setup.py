@@ -22,6 +22,7 @@ setup(
             'LICENSE',
             'CITATION.cff',
             'CHANGELOG.md',
+            'py.typed',
             'archs/published.yml',
             'comparison/gallery/page/*',
             'weights/*',
@@ -53,7 +54,16 @@ setup(
         'download': ['gdown>=6.4'],  # older ones have no timeout and take an error page for the file
         'export': ['onnx>=1.17', 'onnxruntime>=1.19', 'onnxscript>=0.3'],
         'spandrel': ['spandrel>=0.4'],
-        'test': ['jsonschema>=4.17', 'playwright>=1.40', 'pytest>=8', 'ruff>=0.6'],
+        'test': [
+            'jsonschema>=4.17',
+            'mypy>=1.11',
+            'playwright>=1.40',
+            'pytest>=8',
+            'ruff>=0.6',
+            'types-psutil',
+            'types-PyYAML',
+            'types-tqdm',
+        ],
     },
     entry_points={'console_scripts': ['ddsa = ddsa_arch.runners.cli:main']},
     classifiers=[
