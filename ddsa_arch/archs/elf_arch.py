@@ -100,12 +100,7 @@ class ORB(nn.Module):
 class HybridFusion(nn.Module):
     """The layers of a hybrid fusion network, which stand alone in HFN and beside others in the networks below.
 
-    Args:
-        width: n.
-        depth: Formers of the residual Transformer branch; 10 is the published size, the released file has 5.
-        heads: of their attention.
-        reduction: of the channel attention's hidden width.
-        gate: of the feed-forward networks, ``prelu`` or ``gelu``.
+    The arguments are those of HFN.
     """
 
     prefix = ''  # of the encoder's and the decoder's published names
@@ -138,7 +133,14 @@ class HFN(HybridFusion):
 
         out = S2FB(ORB(x), decoder(encoder(x)))
 
-    One PReLU, with one slope, serves all convolution blocks. The arguments are those of HybridFusion.
+    One PReLU, with one slope, serves all convolution blocks.
+
+    Args:
+        width: n.
+        depth: Formers of the residual Transformer branch; 10 is the published size, the released file has 5.
+        heads: of their attention.
+        reduction: of the channel attention's hidden width.
+        gate: of the feed-forward networks, ``prelu`` or ``gelu``.
     """
 
     def forward(self, x: Tensor) -> Tensor:
