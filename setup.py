@@ -46,6 +46,7 @@ setup(
         OPTION_FILES: ['*.md', '**/*.yml'],
         'ddsa_arch': [
             'CHANGELOG.md',
+            'py.typed',
             'archs/published.yml',
             'comparison/gallery/page/*',
             'weights/*',
@@ -81,7 +82,16 @@ setup(
         'download': ['gdown>=6.4'],  # older ones have no timeout and take an error page for the file
         'export': ['onnx>=1.17', 'onnxruntime>=1.19', 'onnxscript>=0.3'],
         'spandrel': ['spandrel>=0.4'],
-        'test': ['jsonschema>=4.17', 'playwright>=1.40', 'pytest>=8', 'ruff>=0.6'],
+        'test': [
+            'jsonschema>=4.17',
+            'mypy>=1.11',
+            'playwright>=1.40',
+            'pytest>=8',
+            'ruff>=0.6',
+            'types-psutil',
+            'types-PyYAML',
+            'types-tqdm',
+        ],
     },
     entry_points={'console_scripts': ['ddsa = ddsa_start:main']},
     classifiers=[

@@ -11,6 +11,10 @@ import importlib
 import importlib.util
 import sys
 from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 REPAIRS: list[str] = []
 
@@ -19,7 +23,7 @@ _TORCHVISION_OPERATORS = (
     'nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor',
     'qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor',
 )
-_kept_alive = []  # a torch.library.Library takes its operators with it when it is collected
+_kept_alive: list[torch.library.Library] = []  # such a library takes its operators with it when it is collected
 
 
 def repair() -> None:
@@ -81,7 +85,7 @@ def _repair_functional_tensor() -> None:
     else:
         functional = importlib.import_module('torchvision.transforms.functional')
         module = ModuleType(old)
-        module.rgb_to_grayscale = functional.rgb_to_grayscale
+        vars(module)['rgb_to_grayscale'] = functional.rgb_to_grayscale
     sys.modules[old] = module
     REPAIRS.append('torchvision.transforms.functional_tensor: gone; its successor stands in')
 

@@ -1,4 +1,4 @@
-"""Run the tests from a bare Python: makes .venv in this checkout, then runs pytest (and ruff) in it."""
+"""Run the tests from a bare Python: makes .venv in this checkout, then runs pytest (and ruff and mypy) in it."""
 
 import os
 import sys
@@ -11,7 +11,7 @@ usage: python3 scripts/run_tests.py [--lint] [--slow] [PATH ...] [PYTEST ARGUMEN
 Needs only Python 3.10 or newer. The first run makes the folder .venv in this checkout and installs there what
 scripts/requirements.txt names (some minutes, up to 3 GB to download); later runs start at once.
 
-  --lint       run `ruff check .` and `ruff format --check .` first
+  --lint       run `ruff check .`, `ruff format --check .` and `mypy` first
   --slow       include the tests marked slow
   -h, --help   this text; installs nothing
 
@@ -29,13 +29,15 @@ def pytest_arguments(argv: list) -> list:
     return ([] if '--slow' in argv else ['-m', 'not slow']) + words + ([] if named else ['tests'])
 
 
-def verdict(lint: int, tests: int) -> str:
+def verdict(lint: int, types: int, tests: int) -> str:
     """One line on what failed and what to do about it; empty if nothing did."""
     lines = []
     if lint:
         lines.append(
             'ruff found faults (listed above; in .venv/bin, `ruff check --fix .` and `ruff format .` mend most)'
         )
+    if types:
+        lines.append('mypy found faults (listed above; `.venv/bin/mypy` runs it alone)')
     if tests == 5:
         lines.append('no test was selected (check the path, -k or -m)')
     elif tests == 1:
@@ -46,24 +48,26 @@ def verdict(lint: int, tests: int) -> str:
 
 
 def main(argv: list) -> int:
-    """Run ruff and pytest in the environment; pytest's exit status, or ruff's where only that failed."""
+    """Run ruff, mypy and pytest in the environment; pytest's exit status, or that of the others where it passed."""
     if '-h' in argv or '--help' in argv:
         print(USAGE, end='')
         return 0
     python = _environment.ensure_environment()
     environment = dict(os.environ)
     environment.setdefault('OMP_NUM_THREADS', '2')
-    lint = 0
+    lint = types = tests = 0
     if '--lint' in argv:
         for words in (['check'], ['format', '--check']):
             lint = lint or _environment.hand_over([python, '-m', 'ruff', *words, '.'], environment)
-    tests = 0
-    if lint != 130:
+        if lint != 130:
+            types = _environment.hand_over([python, '-m', 'mypy'], environment)
+    if 130 not in (lint, types):
         tests = _environment.hand_over([python, '-m', 'pytest', *pytest_arguments(argv)], environment)
-    status = tests or lint
-    if status and status != 130:
-        print(verdict(lint, tests), file=sys.stderr)
-    return status
+    if 130 in (lint, types, tests):  # the user has stopped it
+        return 130
+    if lint or types or tests:
+        print(verdict(lint, types, tests), file=sys.stderr)
+    return tests or lint or types
 
 
 if __name__ == '__main__':

@@ -97,19 +97,19 @@ def published_scores() -> dict[str, Any]:
     return yaml.safe_load(PUBLISHED.read_text(encoding='utf-8'))
 
 
-def printed_digits(table: dict[str, Any]) -> tuple[int, int]:
+def printed_digits(table: Mapping[str, Any]) -> tuple[int, int]:
     """Return how many decimals the two scores of a table have, at least 2 and 3, as YAML drops zeros at the end."""
     pairs = [pair for scores in table['rows'].values() for pair in scores.values()]
     first, second = (max(len(str(pair[place]).partition('.')[2]) for pair in pairs) for place in (0, 1))
     return max(first, 2), max(second, 3)
 
 
-def provenance(table: dict[str, Any], row: str) -> str:
+def provenance(table: Mapping[str, Any], row: str) -> str:
     """Tell where the scores of one row come from: ``own``, ``retrained``, ``quoted`` or ``re-evaluated``."""
     return next((kind for kind in EXCEPTIONS if row in table.get(kind, ())), table['provenance'])
 
 
-def describe_provenance(table: dict[str, Any]) -> str:
+def describe_provenance(table: Mapping[str, Any]) -> str:
     """Tell where the scores of a table come from, and of which rows this differs."""
     return table['provenance'] + ''.join(
         f', {kind} for {", ".join(table[kind])}' for kind in EXCEPTIONS if kind in table

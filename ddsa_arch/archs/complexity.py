@@ -108,6 +108,7 @@ def complexity(net: nn.Module, height: int = 256, width: int = 256) -> Complexit
 # --- in detail, from one run -------------------------------------------------------------------------------
 
 Handle = Callable[[Sequence[Any], Sequence[Any]], Counter]  # the inputs and outputs of an operator, as torch.jit has it
+MmengineHandle = Callable[[Sequence[Any], Sequence[Any]], Counter | int]
 
 CONV, LINEAR, PRODUCT, OTHER, ACTIVATIONS = 'conv', 'linear', 'product', 'other', 'activations'
 # one floating-point operation for each element that comes out, whatever function it is
@@ -192,10 +193,11 @@ def count_operations(net: nn.Module, image: Tensor) -> Operations:
     analyzer.set_op_handle(**_handles())
     with torch.no_grad():
         counts = analyzer.by_operator()
-    return Operations(
-        *(int(counts[kind]) for kind in (CONV, LINEAR, PRODUCT, OTHER, ACTIVATIONS)),
-        tuple(sorted(analyzer.unsupported_ops())),
+    conv, linear, product, other, activations = (
+        int(counts[kind]) for kind in (CONV, LINEAR, PRODUCT, OTHER, ACTIVATIONS)
     )
+    uncounted = tuple(sorted(analyzer.unsupported_ops()))
+    return Operations(conv, linear, product, other, activations, uncounted)
 
 
 def _handles() -> dict[str, Handle | None]:
@@ -243,19 +245,19 @@ def _per_element(inputs: int = 0, outputs: int = 0) -> Handle:
     return count
 
 
-def _layer(kind: str, handle: Handle) -> Handle:
+def _layer(kind: str, handle: MmengineHandle) -> Handle:
     """Count a layer with weights by mmengine's handle."""
     activations = generic_activation_jit(ACTIVATIONS)
 
     def count(given: Sequence[Any], given_back: Sequence[Any]) -> Counter:
-        macs = handle(given, given_back)
-        macs = sum(macs.values()) if isinstance(macs, Counter) else macs
+        found = handle(given, given_back)
+        macs = sum(found.values()) if isinstance(found, Counter) else found
         return Counter({kind: macs}) + activations(given, given_back)
 
     return count
 
 
-def _norm(handle: Handle) -> Handle:
+def _norm(handle: MmengineHandle) -> Handle:
     def count(given: Sequence[Any], given_back: Sequence[Any]) -> Counter:
         return Counter({OTHER: handle(given, given_back)})
 

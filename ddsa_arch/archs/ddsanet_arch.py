@@ -22,6 +22,7 @@ from ddsa_arch.archs.blocks.attention import SpatialAttention
 from ddsa_arch.archs.blocks.norm import ChannelLayerNorm
 from ddsa_arch.archs.blocks.resample import Downsample, Upsample
 from ddsa_arch.archs.blocks.transposed_attention import channel_scores, merge_heads, split_heads
+from ddsa_arch.registration import register
 
 RES2NET_SCALE = 3  # "we set the scale dimension to 3", section 2.3
 WIDTH_MULTIPLE = 8 * RES2NET_SCALE  # hidden widths that split in 3 and suit the hardware (our choice)
@@ -51,7 +52,7 @@ def keep_top_k(scores: Tensor, k: int, fill: float) -> Tensor:
     return scores.masked_fill(scores < threshold, fill)
 
 
-@ARCH_REGISTRY.register()
+@register(ARCH_REGISTRY)
 class DDSA(nn.Module):
     """Dynamic dual self-attention (section 2.2), (B, C, H, W) -> (B, C, H, W).
 
@@ -114,12 +115,12 @@ class DDSA(nn.Module):
         if self.attention == 'dense':
             return p.softmax(dim=-1)
         m = keep_top_k(p, self.k, self.fill)  # (5)
-        if self.attention == 'sparse':
+        if self.branch_weights is None:  # sparse
             return m.softmax(dim=-1)
         return self.branch_weights[0] * p.softmax(dim=-1) + self.branch_weights[1] * m.softmax(dim=-1)
 
 
-@ARCH_REGISTRY.register()
+@register(ARCH_REGISTRY)
 class SEFN(nn.Module):
     """Spatial-enhanced feed-forward network (section 2.3), (B, C, H, W) -> (B, C, H, W).
 
@@ -200,7 +201,7 @@ class DATB(nn.Module):
         return x + self.feed_forward(self.norm2(x))  # (2)
 
 
-@ARCH_REGISTRY.register()
+@register(ARCH_REGISTRY)
 class DDSANet(nn.Module):
     """The deraining Transformer of Fig. 2: I_derain = I_rain + I_res, the network predicts I_res.
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ddsa_arch.archs.blocks import precision
 from ddsa_arch.ops.guided_filter import base_layer
+from ddsa_arch.registration import register
 
 PADDING = 10  # pixels on each side, of which the convolutions leave CUT
 CUT = 6
@@ -34,7 +35,7 @@ def symmetric_pad(x: Tensor, padding: int) -> Tensor:
     return x
 
 
-@ARCH_REGISTRY.register()
+@register(ARCH_REGISTRY)
 class DerainNet(nn.Module):
     """A small CNN on the detail layer; its clean image is base + CNN(detail).
 

@@ -9,7 +9,7 @@ Shapes: B batch, C = n_feat channels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ddsa_arch.archs.blocks.channel_attention import CAB, same_conv
 from ddsa_arch.archs.blocks.hin_unet import UNET_LEVELS, Decoder, DecoderLevel, Encoder, EncoderLevel, unet_widths
 from ddsa_arch.archs.blocks.subspace import Merge
+from ddsa_arch.registration import register
 
 GRADIENT_WIDTH = 64  # hidden channels of phi and phit
 FIRST_STEP = 0.5  # initial step size r
@@ -69,28 +70,33 @@ class State(NamedTuple):
     decoded: Sequence[Tensor] = ()
 
 
-class Stage(NamedTuple):
-    """One stage: its step size and its modules, whatever names these have in the networks.
+class GradientStep(NamedTuple):
+    """The step size and the modules of the first half of a stage, by whatever names the networks keep them.
 
-    It is called with the input image y and the state after the earlier stage. The first stage has no ``merge``, the
-    last one nothing from the encoder on.
+    It is called with the input image y and the state after the earlier stage. The first stage has no ``merge``.
     """
 
     r: Tensor
     phi: nn.Module
     phit: nn.Module
     shallow_feat: nn.Module
-    merge: nn.Module | None = None
-    encoder: nn.Module | None = None
-    decoder: nn.Module | None = None
-    sam: nn.Module | None = None
+    merge: Callable[..., Tensor] | None = None
 
-    def gradient_step(self, rain: Tensor, earlier: State) -> tuple[Tensor, Tensor]:
+    def __call__(self, rain: Tensor, earlier: State) -> tuple[Tensor, Tensor]:
         """x = s - r phit(phi(s) - y), from an image s towards one that phi degrades to y; and the features of x."""
         s = earlier.image
         x = s - self.r * self.phit(self.phi(s) - rain)  # (B, 3, H, W)
         features = self.shallow_feat(x)  # (B, C, H, W)
         return x, features if self.merge is None else self.merge(features, earlier.features)
+
+
+class Stage(NamedTuple):
+    """A whole stage; it is called as its gradient step is. The last stage is a gradient step alone."""
+
+    gradient_step: GradientStep
+    encoder: nn.Module
+    decoder: nn.Module
+    sam: nn.Module
 
     def __call__(self, rain: Tensor, earlier: State) -> State:
         x, features = self.gradient_step(rain, earlier)
@@ -131,14 +137,11 @@ class SharedStage(nn.Module):
         self.merge12 = Merge(n_feat)
 
     def forward(self, rain: Tensor, earlier: State) -> State:
-        stage = Stage(
-            self.r1, self.phi_1, self.phit_1, self.shallow_feat2, self.merge12,
-            self.stage2_encoder, self.stage2_decoder, self.sam23,
-        )  # fmt: skip
-        return stage(rain, earlier)
+        step = GradientStep(self.r1, self.phi_1, self.phit_1, self.shallow_feat2, self.merge12)
+        return Stage(step, self.stage2_encoder, self.stage2_decoder, self.sam23)(rain, earlier)
 
 
-@ARCH_REGISTRY.register()
+@register(ARCH_REGISTRY)
 class DGUNet(nn.Module):
     """Seven unfolded stages, of which the second to the sixth share one set of weights.
 
@@ -205,23 +208,23 @@ class DGUNet(nn.Module):
         self.tail = conv(n_feat + scale_orsnetfeats, 3)
 
     def forward(self, rain: Tensor) -> list[Tensor]:
-        first = Stage(
-            self.r0, self.phi_0, self.phit_0, self.shallow_feat1, None,
-            self.stage1_encoder, self.stage1_decoder, self.sam12,
-        )  # fmt: skip
-        last = Stage(self.r6, self.phi_6, self.phit_6, self.shallow_feat7)
+        step = GradientStep(self.r0, self.phi_0, self.phit_0, self.shallow_feat1)
+        first = Stage(step, self.stage1_encoder, self.stage1_decoder, self.sam12)
+        last = GradientStep(self.r6, self.phi_6, self.phit_6, self.shallow_feat7, self.merge67)
 
         state = first(rain, State(rain))
         images = [state.image]
         for _ in range(self.depth):
             state = self.basic(rain, state)
             images.append(state.image)
-        _, features = last.gradient_step(rain, state)
-        features = self.concat67(torch.cat([features, state.features], dim=1))
+        _, features = last(rain, state)
         return [*images, self.tail(features) + rain]
 
+    def merge67(self, features: Tensor, earlier: Tensor) -> Tensor:
+        return self.concat67(torch.cat([features, earlier], dim=1))
 
-@ARCH_REGISTRY.register()
+
+@register(ARCH_REGISTRY)
 class DGUNetPlus(nn.Module):
     """DGUNet+: as DGUNet, but every stage has its own weights, and the last one a ``merge`` too: y + tail(merge(..)).
 
@@ -263,18 +266,20 @@ class DGUNetPlus(nn.Module):
             setattr(self, f'merge{k}{k + 1}', Merge(n_feat))
         self.tail = conv(n_feat, 3)
 
+    def gradient_step(self, k: int) -> GradientStep:
+        """The gradient step of the k-th stage, counted from 1."""
+        names = (f'r{k - 1}', f'phi_{k - 1}', f'phit_{k - 1}', f'shallow_feat{k}', f'merge{k - 1}{k}')
+        return GradientStep(*(getattr(self, name) for name in (names if k > 1 else names[:-1])))
+
     def stage(self, k: int) -> Stage:
-        """The k-th stage, counted from 1; see Stage for the parts that the first and the last one lack."""
-        names = (
-            f'r{k - 1}', f'phi_{k - 1}', f'phit_{k - 1}', f'shallow_feat{k}', f'merge{k - 1}{k}',
-            f'stage{k}_encoder', f'stage{k}_decoder', f'sam{k}{k + 1}',
-        )  # fmt: skip
-        return Stage(*(getattr(self, name, None) for name in names))
+        """The k-th stage, but for the last one."""
+        names = (f'stage{k}_encoder', f'stage{k}_decoder', f'sam{k}{k + 1}')
+        return Stage(self.gradient_step(k), *(getattr(self, name) for name in names))
 
     def forward(self, rain: Tensor) -> list[Tensor]:
         state, images = State(rain), []
         for k in range(1, self.depth + 2):
             state = self.stage(k)(rain, state)
             images.append(state.image)
-        _, features = self.stage(self.depth + 2).gradient_step(rain, state)
+        _, features = self.gradient_step(self.depth + 2)(rain, state)
         return [*images, self.tail(features) + rain]

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ddsa_arch.archs.blocks import precision
 from ddsa_arch.archs.blocks.dense import SLOPE, dense_level, image_from, keep_unused
+from ddsa_arch.registration import register
 
 LABELS = range(5)  # 0 to 2 in the published training, 1 to 4 in the published test
 LOGITS = 4  # of the classifier, though there are three densities
@@ -46,7 +47,7 @@ UNUSED_LEVELS: Sequence[Level] = (  # of the residual network, outside its strea
 
 def named_levels(inputs: Sequence[int], levels: Sequence[Level], kernel_size: int) -> dict[str, nn.Module]:
     """``dense_block1``, ``trans_block1``, ``dense_block2`` ... from the channels that go into each level."""
-    modules = {}
+    modules: dict[str, nn.Module] = {}
     for number, (channels, level) in enumerate(zip(inputs, levels, strict=True), start=1):
         block, transition = dense_level(channels, *level, kernel_size)
         modules |= {f'dense_block{number}': block, f'trans_block{number}': transition}
@@ -194,7 +195,7 @@ def unused_head() -> dict[str, nn.Module]:
     }
 
 
-@ARCH_REGISTRY.register()
+@register(ARCH_REGISTRY)
 class DIDMDN(MultiStream):
     """The de-raining network (Dense_rain): streams with 3 x 3, 5 x 5 and 7 x 7 kernels, guided by the rain's density.
 
@@ -235,7 +236,7 @@ class DIDMDN(MultiStream):
         return {'residual': residual, 'clean': image_from(x - residual, self.refineclean1, self.refineclean2)}
 
 
-@ARCH_REGISTRY.register()
+@register(ARCH_REGISTRY)
 class DIDMDNResidual(MultiStream):
     """The residual network (Dense_rain_residual): the clean image at a first go, to see what the rain is.
 
@@ -263,7 +264,7 @@ class DIDMDNResidual(MultiStream):
         return (self.head(2 * rain - 1, label) + 1) / 2
 
 
-@ARCH_REGISTRY.register()
+@register(ARCH_REGISTRY)
 class RainDensityClassifier(nn.Module):
     """The density of the rain (vgg19ca), (B, 3, size, size) -> logits (B, 4). Not a restoration network.
 
@@ -295,7 +296,7 @@ class RainDensityClassifier(nn.Module):
         return self.dense_classifier1(F.relu(self.dense_classifier(x)))
 
 
-@ARCH_REGISTRY.register()
+@register(ARCH_REGISTRY)
 class DIDMDNChain(nn.Module):
     """The published way from a rainy image to a clean one, as one network.
 

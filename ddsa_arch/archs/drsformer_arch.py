@@ -21,6 +21,7 @@ from ddsa_arch.archs.blocks import precision
 from ddsa_arch.archs.blocks.gated_feedforward import hidden_width
 from ddsa_arch.archs.blocks.transformer_unet import TransformerUNet, check_residual
 from ddsa_arch.archs.blocks.transposed_attention import MDTA, TransformerBlock, norm_has_bias
+from ddsa_arch.registration import register
 
 KEEP_RATIOS = ((1, 2), (2, 3), (3, 4), (4, 5))  # of a row of scores, for the four branches of TKSA
 STEPS = 4  # of MEFC, one after the other
@@ -125,6 +126,8 @@ def under_op(*layers: nn.Module) -> nn.Sequential:
 class DilatedConv(nn.Sequential):
     """A depth-wise convolution of dilation 2 and a 1x1 convolution, (B, C, H, W) -> the same."""
 
+    op: nn.Sequential
+
     def __init__(self, dim: int, kernel: int) -> None:
         super().__init__(OrderedDict(op=nn.Sequential(*depthwise_separable(dim, kernel, dilation=2))))
 
@@ -207,7 +210,7 @@ class MEFC(nn.Module):
         return steps(x, gate(x))
 
 
-@ARCH_REGISTRY.register()
+@register(ARCH_REGISTRY)
 class DRSformer(TransformerUNet):
     """The sparse deraining Transformer: derained = rain + R, the network predicts R.
 

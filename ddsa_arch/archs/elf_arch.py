@@ -33,6 +33,7 @@ from ddsa_arch.archs.blocks.transposed_attention import (
     merge_heads,
     split_heads,
 )  # fmt: skip
+from ddsa_arch.registration import register
 
 KERNEL = 3
 GATES = {'prelu': nn.PReLU, 'gelu': nn.GELU}
@@ -96,8 +97,36 @@ class ORB(nn.Module):
         return x + self.conv(self.modules_body(x))
 
 
-@ARCH_REGISTRY.register()
-class HFN(nn.Module):
+class HybridFusion(nn.Module):
+    """The layers of a hybrid fusion network, which stand alone in HFN and beside others in the networks below.
+
+    The arguments are those of HFN.
+    """
+
+    prefix = ''  # of the encoder's and the decoder's published names
+
+    def __init__(
+        self, width: int = 48, depth: int = 10, heads: int = 2, reduction: int = 4, gate: str = 'prelu'
+    ) -> None:
+        super().__init__()
+        prelu = nn.PReLU()
+        self.orsnet = nn.Sequential(OrderedDict(orb=ORB(width, depth, heads, gate)))
+        self.add_module(f'{self.prefix}encoder', Encoder(width, prelu, reduction))
+        self.add_module(f'{self.prefix}decoder', Decoder(width, prelu, reduction))
+        self.S2FB_fuse = S2FB(width, reduction)
+
+    def hfn(self, x: Tensor) -> Tensor:
+        """What HFN computes, (B, n, h, w) -> the same."""
+        encoder, decoder = (self.get_submodule(self.prefix + name) for name in ('encoder', 'decoder'))
+        return self.S2FB_fuse(self.orsnet(x), decoder(*encoder(x)))
+
+    def shared_prelu(self) -> nn.Module:
+        """The PReLU of its convolution blocks."""
+        return self.get_submodule(f'{self.prefix}encoder.encoder_level1.CAB1.body.1')
+
+
+@register(ARCH_REGISTRY)
+class HFN(HybridFusion):
     """Hybrid fusion network, (B, n, h, w) -> the same; h and w multiples of 8.
 
     Self-attention for global structure and convolutions for local context, side by side:
@@ -114,25 +143,8 @@ class HFN(nn.Module):
         gate: of the feed-forward networks, ``prelu`` or ``gelu``.
     """
 
-    prefix = ''  # of the encoder's and the decoder's published names
-
-    def __init__(
-        self, width: int = 48, depth: int = 10, heads: int = 2, reduction: int = 4, gate: str = 'prelu'
-    ) -> None:
-        super().__init__()
-        prelu = nn.PReLU()
-        self.orsnet = nn.Sequential(OrderedDict(orb=ORB(width, depth, heads, gate)))
-        self.add_module(f'{self.prefix}encoder', Encoder(width, prelu, reduction))
-        self.add_module(f'{self.prefix}decoder', Decoder(width, prelu, reduction))
-        self.S2FB_fuse = S2FB(width, reduction)
-
     def forward(self, x: Tensor) -> Tensor:
-        encoder, decoder = (self.get_submodule(self.prefix + name) for name in ('encoder', 'decoder'))
-        return self.S2FB_fuse(self.orsnet(x), decoder(*encoder(x)))
-
-    def shared_prelu(self) -> nn.PReLU:
-        """The PReLU of its convolution blocks."""
-        return self.get_submodule(f'{self.prefix}encoder.encoder_level1.CAB1.body.1')
+        return self.hfn(x)
 
 
 class AssociationAttention(nn.Module):
@@ -182,7 +194,7 @@ class AssociationFormer(nn.Module):
         return a + self.ffn(self.norm2(a))
 
 
-@ARCH_REGISTRY.register()
+@register(ARCH_REGISTRY)
 class MAM(nn.Module):
     """Multi-input attention module: the estimated rain tells where to look in the rainy image.
 
@@ -211,7 +223,7 @@ class MAM(nn.Module):
         return self.S2FB(self.conv_stem3(background), attended)
 
 
-class ImageDerainingNetwork(HFN):
+class ImageDerainingNetwork(HybridFusion):
     """Estimates the rain at half the resolution; the published weights have its layers beside those of its HFN.
 
         f1 = CAB(conv(rainy x0.5));  f2 = Former(CAB(conv(quadrants(rainy))))
@@ -238,11 +250,11 @@ class ImageDerainingNetwork(HFN):
         f1 = self.shallow_feat1(half)  # (B, n, H/2, W/2)
         f2 = self.former(self.shallow_feat2(quadrants(rainy)))
         f = self.fuse_conv(torch.cat([f1, f2], dim=1))
-        rain = self.tail(HFN.forward(self, f))
+        rain = self.tail(self.hfn(f))
         return rain, half - rain
 
 
-class BackgroundRecoveryNetwork(HFN):
+class BackgroundRecoveryNetwork(HybridFusion):
     """Restores the full image; the published weights have its layers beside those of its HFN.
 
         f = HFN(Former(MAM(rainy, rain, background)))
@@ -264,7 +276,7 @@ class BackgroundRecoveryNetwork(HFN):
         self.tail = same_conv(width // 2, 3, KERNEL)
 
     def forward(self, rainy: Tensor, rain: Tensor, background: Tensor) -> Tensor:
-        f = HFN.forward(self, self.former(self.stem(rainy, rain, background)))  # (B, n, H/2, W/2)
+        f = self.hfn(self.former(self.stem(rainy, rain, background)))  # (B, n, H/2, W/2)
         return rainy - self.full_size(f, rain)
 
     def full_size(self, f: Tensor, half: Tensor) -> Tensor:
@@ -279,11 +291,11 @@ class LightBackgroundRecoveryNetwork(BackgroundRecoveryNetwork):
     """
 
     def forward(self, rainy: Tensor, rain: Tensor, background: Tensor) -> Tensor:
-        f = self.former(HFN.forward(self, self.stem(rainy, rain, background)))  # (B, n, H/2, W/2)
+        f = self.former(self.hfn(self.stem(rainy, rain, background)))  # (B, n, H/2, W/2)
         return self.full_size(f, background)
 
 
-@ARCH_REGISTRY.register()
+@register(ARCH_REGISTRY)
 class ELF(nn.Module):
     """Association learning: rain estimation at half the resolution guides the recovery of the background.
 
@@ -326,7 +338,7 @@ class ELF(nn.Module):
         return [background, self.ssnet(rainy, rain, background)]
 
 
-@ARCH_REGISTRY.register()
+@register(ARCH_REGISTRY)
 class ELFLW(ELF):
     """ELF-LW, the light-weight ELF: see LightBackgroundRecoveryNetwork for what differs besides the defaults."""
 

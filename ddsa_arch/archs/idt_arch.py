@@ -36,6 +36,7 @@ from ddsa_arch.archs.blocks.window_attention import (
     split_heads,
     to_windows,
 )
+from ddsa_arch.registration import register
 
 WINDOW = 8  # side M
 SPATIAL_REACH = (16, 8, 4, 2)  # distances between windows that the bias tables of encoder 0 to 3 tell apart
@@ -55,6 +56,8 @@ class PositionAttention(nn.Module):
         reach: distances up to reach - 1 have biases of their own.
     """
 
+    relative_position_index: Tensor
+
     def __init__(self, dim: int, heads: int, side: int, reach: int) -> None:
         super().__init__()
         self.heads = heads
@@ -70,9 +73,10 @@ class PositionAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        *qkv, u = self.qkv(x)
+        q, k, v, u = self.qkv(x)
+        q, k, v = (split_heads(t, self.heads) for t in (q, k, v))  # (B, h, N, d / h)
         bias = position_bias(self.relative_position_bias_table, self.relative_position_index)  # (1, h, N, N)
-        out = attend(*(split_heads(t, self.heads) for t in qkv), bias)  # (B, N, d)
+        out = attend(q, k, v, bias)  # (B, N, d)
         u = u.unflatten(1, (self.side, self.side)).permute(0, 3, 1, 2)  # (B, d, w, w)
         position = self.Position_Extract(u).permute(0, 2, 3, 1).flatten(1, 2)  # (B, N, d)
         return self.proj(out + position)
@@ -140,7 +144,7 @@ class SpatialBlock(nn.Module):
         return x + self.drop_path(self.mlp(self.norm2(precision.full_precision(x))))
 
 
-@ARCH_REGISTRY.register()
+@register(ARCH_REGISTRY)
 class IDT(UShape):
     """IDT: each stage of a U-shape has window blocks and ends, but for the bottleneck, with a spatial block.
 
@@ -175,7 +179,7 @@ class IDT(UShape):
         rates = stage_drop_rates(depths, drop_path_rate)
         check_heads(num_heads, widths)
 
-        def stage(index: int) -> list[nn.Module]:
+        def stage(index: int) -> Sequence[nn.Module]:
             size, width, heads = sizes[index], widths[index], num_heads[index]
             first, last = rates[index][0], rates[index][-1]
             blocks = [WindowBlock(width, heads, min(WINDOW, size), first) for _ in rates[index]]

@@ -17,6 +17,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from ddsa_arch.archs.blocks.channel_attention import CAB, same_conv
+from ddsa_arch.registration import register
 
 MakeCAB = Callable[[int], CAB]  # from the number of channels
 
@@ -77,8 +78,8 @@ class Up(nn.Module):
         return self.up(x)
 
 
-class Encoder(nn.Module):
-    """Two CABs a level, (B, C_1, H, W) -> the pyramid of their outputs.
+class EncoderLevels(nn.Module):
+    """The layers that both encoders have: two CABs a level, and what leads one level down.
 
     Args:
         widths: C_1, C_2, C_3.
@@ -95,6 +96,10 @@ class Encoder(nn.Module):
         self.down12 = Down(c1, c2, bias)
         self.down23 = Down(c2, c3, bias)
 
+
+class Encoder(EncoderLevels):
+    """Two CABs a level, (B, C_1, H, W) -> the pyramid of their outputs."""
+
     def forward(self, x: Tensor) -> list[Tensor]:
         e1 = self.encoder_level1(x)
         e2 = self.encoder_level2(self.down12(e1))
@@ -102,7 +107,7 @@ class Encoder(nn.Module):
         return [e1, e2, e3]
 
 
-class FusingEncoder(Encoder):
+class FusingEncoder(EncoderLevels):
     """Encoder with cross-stage feature fusion (CSFF).
 
     1x1 convolutions of the earlier stage's encoder and decoder pyramids are added to each level's output; the sum
@@ -188,7 +193,7 @@ class ORSNet(nn.Module):
         return self.orb3(x) + self.conv_enc3(self.up_enc2(e3)) + self.conv_dec3(self.up_dec2(d3))
 
 
-@ARCH_REGISTRY.register()
+@register(ARCH_REGISTRY)
 class MPRNet(nn.Module):
     """Restores an image in three stages, from its quarters over its halves to the whole.
 

@@ -21,6 +21,8 @@ import torch.nn.functional as F
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
+from ddsa_arch.registration import register
+
 SQUEEZE = 4  # the width over that of the hidden layer in channel attention
 LSTM_INIT_STD = 1e-3
 MEMORY = {4: 1, 2: 2, 1: 4}  # features of the LSTM at each scale, over the width
@@ -199,7 +201,7 @@ class Reconstruction(nn.Module):
         return self.output(self.refine(torch.cat([p1, w21], dim=1)))
 
 
-@ARCH_REGISTRY.register()
+@register(ARCH_REGISTRY)
 class MSPFN(nn.Module):
     """The multi-scale progressive fusion network: clean = rain - streaks.
 

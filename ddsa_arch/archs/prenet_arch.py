@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
+from ddsa_arch.registration import register
+
 
 def same_conv(in_channels: int, out_channels: int) -> nn.Conv2d:
     """A 3x3 convolution with bias that keeps H and W."""
@@ -107,33 +109,33 @@ class ProgressiveNetwork(nn.Module):
 
     def residual(self, features: Tensor) -> Tensor:
         for k in range(1, self.blocks + 1):
-            block = self.res_conv1 if self.recursive else getattr(self, f'res_conv{k}')
+            block = self.get_submodule(f'res_conv{1 if self.recursive else k}')
             features = block(features)
         return features
 
 
-@ARCH_REGISTRY.register()
+@register(ARCH_REGISTRY)
 class PReNet(ProgressiveNetwork):
     """The progressive recurrent network; see ProgressiveNetwork."""
 
     recurrent, recursive = True, False
 
 
-@ARCH_REGISTRY.register()
+@register(ARCH_REGISTRY)
 class PReNet_r(ProgressiveNetwork):
     """PReNet with one residual block, applied again and again; see ProgressiveNetwork."""
 
     recurrent, recursive = True, True
 
 
-@ARCH_REGISTRY.register()
+@register(ARCH_REGISTRY)
 class PRN(ProgressiveNetwork):
     """The progressive residual network: PReNet without the LSTM; see ProgressiveNetwork."""
 
     recurrent, recursive = False, False
 
 
-@ARCH_REGISTRY.register()
+@register(ARCH_REGISTRY)
 class PRN_r(ProgressiveNetwork):
     """PRN with one residual block, applied again and again; see ProgressiveNetwork."""
 

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
+from ddsa_arch.registration import register
+
 SLOPE = 0.2  # of every LeakyReLU below 0
 SE_WIDTH = 6  # what the release calls the reduction is the hidden width itself, whatever C
 DECODER_DEPTH = 2  # convolutions that ``depth`` counts beside the units
@@ -155,7 +157,7 @@ class LSTM(Unit):
 UNITS = {'GRU': GRU, 'LSTM': LSTM, 'RNN': RNN, 'Conv': Conv}
 
 
-@ARCH_REGISTRY.register()
+@register(ARCH_REGISTRY)
 class RESCAN(nn.Module):
     """Stages that share all weights, from x_0 = O, the rainy image:
 
@@ -196,9 +198,9 @@ class RESCAN(nn.Module):
         ):  # fmt: skip
             if value < least:
                 raise ValueError(f'{name}: {value} is below {least}; the published network has {published}')
-        for name, value, allowed in (('unit', unit, tuple(UNITS)), ('frame', frame, FRAMES)):
-            if value not in allowed:
-                raise ValueError(f'{name}: {value!r} is not known; choose one of {", ".join(map(repr, allowed))}')
+        for name, choice, allowed in (('unit', unit, tuple(UNITS)), ('frame', frame, FRAMES)):
+            if choice not in allowed:
+                raise ValueError(f'{name}: {choice!r} is not known; choose one of {", ".join(map(repr, allowed))}')
         self.stages, self.frame = stages, frame
 
         dilations = [1, *(2**i for i in range(depth - DECODER_DEPTH - 1))]
@@ -213,15 +215,17 @@ class RESCAN(nn.Module):
         )
 
     def forward(self, rainy: Tensor) -> list[Tensor]:
-        image, rain, images = rainy, None, []
+        image = rainy
+        images: list[Tensor] = []
+        earlier: Tensor | None = None
         states: list[Sequence[Tensor]] = [()] * len(self.rnns)
         for _ in range(self.stages):
             x = image
             for index, unit in enumerate(self.rnns):
                 x, *states[index] = unit(x, *states[index])  # (B, C, H, W)
-            earlier, rain = rain, self.dec(x)  # (B, 3, H, W)
+            rain = self.dec(x)  # (B, 3, H, W)
             if self.frame == 'Add' and earlier is not None:
                 rain = rain + earlier.detach()
-            image = rainy - rain
+            earlier, image = rain, rainy - rain
             images.append(image)
         return images

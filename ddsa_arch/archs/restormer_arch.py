@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from ddsa_arch.archs.blocks.gated_feedforward import GDFN
 from ddsa_arch.archs.blocks.transformer_unet import TransformerUNet, check_residual
 from ddsa_arch.archs.blocks.transposed_attention import MDTA, TransformerBlock, norm_has_bias
+from ddsa_arch.registration import register
 
 
-@ARCH_REGISTRY.register()
+@register(ARCH_REGISTRY)
 class Restormer(TransformerUNet):
     """The Transformer of Fig. 2: I_restored = I + R, the network predicts R.
 

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from ddsa_arch.archs.blocks import precision
 from ddsa_arch.ops.guided_filter import base_layer
+from ddsa_arch.registration import register
 
 EPS = 1e-5  # of the norms
 
@@ -62,7 +63,7 @@ def statistics_norm(x: Tensor, scale: Tensor, shift: Tensor, over_batch: bool) -
     return F.layer_norm(x, x.shape[2:], eps=EPS) * scale[:, None, None] + shift[:, None, None]
 
 
-@ARCH_REGISTRY.register()
+@register(ARCH_REGISTRY)
 class SEMI(nn.Module):
     """The deep detail network: image + n / factor, where n is predicted from the image's detail layer.
 
@@ -98,11 +99,10 @@ class SEMI(nn.Module):
         self.factor = factor
         inputs = [3] + [channels] * (2 * units + 1)
         widths = [channels] * (2 * units + 1) + [3]
-        self.kernels = nn.ModuleList(
-            nn.Conv2d(i, o, 3, padding=1, bias=False) for i, o in zip(inputs, widths, strict=True)
-        )
-        for conv in self.kernels:
+        kernels = [nn.Conv2d(i, o, 3, padding=1, bias=False) for i, o in zip(inputs, widths, strict=True)]
+        for conv in kernels:
             nn.init.xavier_uniform_(conv.weight)
+        self.kernels = nn.ModuleList(kernels)
         self.labelled = Branch(widths)
         self.unlabelled = Branch(widths) if semi else None
 

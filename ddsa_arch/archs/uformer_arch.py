@@ -37,6 +37,7 @@ from ddsa_arch.archs.blocks.window_attention import (
     split_heads,
     to_windows,
 )
+from ddsa_arch.registration import register
 
 MASKED = -100.0  # added to the score of two pixels that the cyclic shift alone made neighbours
 
@@ -63,6 +64,8 @@ class WindowAttention(nn.Module):
         heads: h.
         window: side M.
     """
+
+    relative_position_index: Tensor
 
     def __init__(self, dim: int, heads: int, window: int) -> None:
         super().__init__()
@@ -128,7 +131,7 @@ class LeWinBlock(nn.Module):
         return x.roll((self.shift, self.shift), dims=(1, 2)) if self.shift else x
 
 
-@ARCH_REGISTRY.register()
+@register(ARCH_REGISTRY)
 class Uformer(UShape):
     """Uformer: LeWin blocks in a U-shape that predicts what to add to the image (section 3.1).
 

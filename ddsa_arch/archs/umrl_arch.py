@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ddsa_arch.archs.blocks import precision
 from ddsa_arch.archs.blocks.dense import dense_level, image_from, keep_unused
+from ddsa_arch.registration import register
 
 
 class ResidualEstimator(nn.Module):
@@ -56,7 +57,7 @@ class ConfidenceEstimator(nn.Module):
         return precision.full_precision(self.refine3(x)).sigmoid()
 
 
-@ARCH_REGISTRY.register()
+@register(ARCH_REGISTRY)
 class UMRL(nn.Module):
     """UMRL: an encoder and decoder of dense blocks, guided by residuals and confidences of the coarser scales.
 

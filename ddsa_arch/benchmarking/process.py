@@ -44,6 +44,7 @@ def run_row(job: Job, timeout: float) -> dict[str, Any]:
         )  # fmt: skip
         # communicate() would close it, and the child takes that for the end of this process
         lifeline, process.stdin = process.stdin, None
+        assert lifeline is not None  # as it is a pipe
         overdue = False
         try:
             with contextlib.suppress(BrokenPipeError):  # it has ended already; its exit code tells

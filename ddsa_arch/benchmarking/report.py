@@ -160,7 +160,7 @@ def write_plots(
         drawn = [row for row in scored if _is_there(row, x)]
         same = [column for column in settings if len({row.get(column) for row in drawn}) == 1]
         different = [column for column in settings if column not in same]
-        points = {}
+        points: dict[tuple[str, str], Point] = {}
         for row in drawn:
             value, family = row[x] / SCALES.get(x, 1), families.get(row['network'], '')
             point = Point(row['network'], value, psnr[row['network']], family, _setting(row, different))

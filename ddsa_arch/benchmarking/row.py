@@ -16,7 +16,7 @@ import time
 import traceback
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
 
@@ -28,6 +28,7 @@ from ddsa_arch.archs.building import build_network
 from ddsa_arch.archs.complexity import count_operations
 from ddsa_arch.errors import InputError
 from ddsa_arch.fast import accelerate
+from ddsa_arch.fast.memory_format import lay_out
 from ddsa_arch.machine.ceiling import Ceiling
 from ddsa_arch.machine.memory import PeakMemory, give_back_freed_memory
 from ddsa_arch.machine.process import keep_freed_memory, torch_settings
@@ -164,8 +165,9 @@ def _measure(job: Job, emit: Emit) -> None:
             raise InputError(f'torch.compile failed: {_first_line(error)}') from error
         gc.collect()
         give_back_freed_memory()
-        if start is not None:  # what the compiler leaves in the process is no part of the network
-            start = max(start, memory.now() - _weights(net))
+        now = memory.now()
+        if start is not None and now is not None:  # what the compiler leaves in the process is no part of the network
+            start = max(start, now - _weights(net))
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
     else:
@@ -184,8 +186,8 @@ def _measure(job: Job, emit: Emit) -> None:
     )  # fmt: skip
     if on_gpu:
         emit(peak_memory_mib=(torch.cuda.max_memory_allocated() - ceiling.bytes) / MIB)
-    elif start is not None:
-        emit(peak_memory_mib=(memory.peak() - start) / MIB)
+    elif start is not None and (peak := memory.peak()) is not None:
+        emit(peak_memory_mib=(peak - start) / MIB)
     if not on_gpu and memory.source != 'VmHWM':
         emit(memory_note='peak memory by ru_maxrss' if memory.source else 'peak memory unknown on this system')
     if job.count:
@@ -199,7 +201,7 @@ def _build(job: Job) -> nn.Module:
     net = build_network(check_network(job.network_g))
     if not job.plain and not job.compiled:
         accelerate(net)
-    return net.to(job.device, memory_format=job.memory_format).train(job.training)
+    return lay_out(net.to(job.device), job.memory_format).train(job.training)
 
 
 def _restoring(job: Job, net: nn.Module, rain: Tensor) -> Callable[[], object]:
@@ -218,7 +220,7 @@ def _training_step(job: Job, net: nn.Module, rain: Tensor) -> Callable[[], objec
     amp = 'off' if DTYPES[job.dtype] is torch.float32 else job.dtype
     step = TrainingStep(net, optimiser, {'amp': amp}, torch.device(job.device))
 
-    def losses(outputs: object, target: Tensor) -> OrderedDict[str, Tensor]:
+    def losses(outputs: Tensor | Sequence[Tensor], target: Tensor) -> OrderedDict[str, Tensor]:
         return OrderedDict(difference=(final_output(outputs) - target).abs().mean())
 
     return lambda: step.run(1, rain, rain, losses)
@@ -240,7 +242,7 @@ def _check_dtype(job: Job) -> None:
     Raises:
         InputError: it does not: older releases warn and go on in float32.
     """
-    layer = nn.Conv2d(3, 8, 3).to(job.device, memory_format=torch.channels_last)
+    layer = lay_out(nn.Conv2d(3, 8, 3).to(job.device), torch.channels_last)
     image = torch.rand(1, 3, 16, 16, device=job.device).to(memory_format=torch.channels_last)
     wanted = DTYPES[job.dtype]
     try:

@@ -82,23 +82,24 @@ def _about_reported(table: Mapping[str, Any]) -> str:
 
 
 def _run_row(method: Method) -> list[str]:
-    network = ((method.protocol or {}).get('network') or {}).get('type')
-    how = f'{network}: {describe_protocol(method.protocol, method.scores)}' if network else 'images'
+    protocol = method.protocol or {}
+    network = (protocol.get('network') or {}).get('type')
+    how = f'{network}: {describe_protocol(protocol, method.scores)}' if network else 'images'
     return [method.name, str(method.path), how]
 
 
 def protocol_warnings(methods: Sequence[Method], protocol: str) -> list[str]:
     """Warn where tested runs made their images in different ways, or stored other scores in their own files."""
-    tested = [m for m in methods if m.protocol]
-    rounded = [m.name for m in tested if m.protocol['rounding'] == 'round']
-    cut = [m.name for m in tested if m.protocol['rounding'] != 'round']
+    roundings = [(m.name, m.protocol['rounding']) for m in methods if m.protocol]
+    rounded = [name for name, rounding in roundings if rounding == 'round']
+    cut = [name for name, rounding in roundings if rounding != 'round']
     found = []
     if rounded and cut:
         found.append(
             f'outputs of {", ".join(cut)} were truncated to 8 bits, those of {", ".join(rounded)} rounded, '
             'which is worth up to 0.2 dB'
         )
-    other = [m.name for m in tested if any(of.get('protocol', protocol) != protocol for of in _target_metrics(m))]
+    other = [m.name for m in methods if any(of.get('protocol', protocol) != protocol for of in _target_metrics(m))]
     if other:
         found.append(
             f'scored here with protocol {protocol}; the tests of {", ".join(other)} had another one, '
@@ -109,7 +110,8 @@ def protocol_warnings(methods: Sequence[Method], protocol: str) -> list[str]:
 
 def _target_metrics(method: Method) -> list[dict[str, Any]]:
     """Return the metrics that a run was tested with and has scores of."""
-    return [of for name, of in method.protocol['metrics'].items() if name in method.scores]
+    metrics = method.protocol['metrics'] if method.protocol else {}
+    return [of for name, of in metrics.items() if name in method.scores]
 
 
 def protocol_record(

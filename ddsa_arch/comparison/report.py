@@ -109,7 +109,7 @@ def main_table(found: Sequence[Row], scored: Sequence[SetScores], layout: str, p
         raise InputError(f'--{layout} is a table of {labels}, and no run was scored so; give --metrics {wanted}')
     columns = {**dict.fromkeys(reported_sets, kinds), **columns}
     if len(columns) > 1 and layout in ('sets', 'table1'):
-        shared = [m for m in SCORES if all(m in metrics for metrics in columns.values())]
+        shared = tuple(m for m in SCORES if all(m in metrics for metrics in columns.values()))
         columns |= {AVERAGE: shared} if shared else {}
     caption = _caption(scored, protocol, AVERAGE in columns)
     if layout == 'table2':

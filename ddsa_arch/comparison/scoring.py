@@ -107,7 +107,7 @@ def score_set(
                 found[name] = stored[name][stem]
                 continue
             image = method.read(compared.name, stem)
-            if target is not None and image.shape != target.shape:
+            if compared.targets and target is not None and image.shape != target.shape:
                 raise InputError(
                     f'{method.where(compared.name, stem)} is {image.shape[1]} x {image.shape[0]} pixels, its target '
                     f'{compared.targets.path(stem)} {target.shape[1]} x {target.shape[0]}; are they of one set?'

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import torch
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor
 
 from ddsa_arch.errors import InputError
@@ -27,15 +28,16 @@ def to_tensor(image: np.ndarray) -> Tensor:
 
 def header_size(header: Image.Image) -> tuple[int, int]:
     """Return the (H, W) that OpenCV would give an image, of which Pillow has read the header alone."""
-    width, height = header.size
-    tags = Image.Exif()
-    if header.format == 'TIFF':  # whose size newer versions of Pillow turn by themselves
-        tags = header.tag_v2
-        width, height = tags[TIFF_WIDTH], tags[TIFF_HEIGHT]
+    if isinstance(header, TiffImageFile):  # whose size newer versions of Pillow turn by themselves
+        width, height = header.tag_v2[TIFF_WIDTH], header.tag_v2[TIFF_HEIGHT]
+        orientation = header.tag_v2.get(ORIENTATION)
     else:
+        width, height = header.size
+        tags = Image.Exif()
         with contextlib.suppress(SyntaxError, struct.error):  # OpenCV passes over broken EXIF data too
             tags.load(header.info.get('exif', b''))  # header.getexif() decodes a whole PNG in search of them
-    return (width, height) if tags.get(ORIENTATION) in TURNED else (height, width)
+        orientation = tags.get(ORIENTATION)
+    return (width, height) if orientation in TURNED else (height, width)
 
 
 class ImageSource:
@@ -57,7 +59,7 @@ class ImageSource:
         self.is_store = lmdb_store.is_store(root)
         self.decoded: dict[str, np.ndarray] | None = {} if cached else None
         find = lmdb_store.read_entries if self.is_store else images.images_by_stem
-        self.found = find(root, role)
+        self.found: dict[str, Path | lmdb_store.Entry] = {**find(root, role)}
         self.identity = lmdb_store.identity_of(root) if self.is_store else None
 
     def path(self, stem: str) -> str:
@@ -74,26 +76,27 @@ class ImageSource:
         return self.decoded[stem]
 
     def _decode(self, stem: str) -> np.ndarray:
-        if not self.is_store:
-            return images.read_image(self.found[stem])
+        found = self.found[stem]
+        if isinstance(found, Path):
+            return images.read_image(found)
         if lmdb_store.identity_of(self.root) != self.identity:
             raise InputError(f'{self.root}: the store was replaced during the run; run the command again')
         return images.decode_image(lmdb_store.read_value(self.root, stem), f'{self.root}, {stem}')
 
     def content(self, stem: str) -> bytes:
         """The encoded image."""
-        if self.is_store:
-            return lmdb_store.read_value(self.root, stem)
-        return Path(self.found[stem]).read_bytes()
+        found = self.found[stem]
+        return found.read_bytes() if isinstance(found, Path) else lmdb_store.read_value(self.root, stem)
 
     def size(self, stem: str) -> tuple[int, int]:
         """Return (H, W) without decoding the image."""
-        if self.is_store:
-            return self.found[stem].shape[:2]
+        found = self.found[stem]
+        if not isinstance(found, Path):
+            return found.shape[:2]
         try:
-            with Image.open(self.found[stem]) as header:
+            with Image.open(found) as header:
                 return header_size(header)
         except (OSError, SyntaxError) as error:
             raise InputError(
-                f'{self.found[stem]}: not a readable image ({error}); replace it, or remove it with its partner'
+                f'{found}: not a readable image ({error}); replace it, or remove it with its partner'
             ) from error

@@ -7,15 +7,16 @@ from typing import Any
 
 from basicsr.utils.registry import DATASET_REGISTRY
 
-from ddsa_arch.data.image_source import to_tensor
+from ddsa_arch.data.image_source import ImageSource, to_tensor
 from ddsa_arch.data.seeded_patches import SeededPatches
 from ddsa_arch.errors import InputError
 from ddsa_arch.files import images
+from ddsa_arch.registration import register
 
 COMPARED = 32  # pairs whose two files are compared before a run
 
 
-@DATASET_REGISTRY.register()
+@register(DATASET_REGISTRY)
 class PairedRainDataset(SeededPatches):
     """Rainy and clean images paired by stem; an item is ``{lq, gt, lq_path, gt_path}``.
 
@@ -47,44 +48,15 @@ class PairedRainDataset(SeededPatches):
     def __init__(self, opt: dict[str, Any]) -> None:
         super().__init__(opt)
         self.inputs = self.source('dataroot_lq')
-        self.targets = None
+        self.targets: ImageSource | None = None
         if opt.get('dataroot_gt') or self.train:
             self.targets = self.source('dataroot_gt')
         self.leave_out([self.inputs, self.targets] if self.targets else [self.inputs])
         if self.targets:
             images.check_partners(self.inputs.found, self.targets.found, self.inputs.root, self.targets.root)
-            self._check_sizes()
-            self._check_unequal()
+            _check_sizes(self.inputs, self.targets)
+            self.warnings += _check_unequal(self.inputs, self.targets)
         self.stems = list(self.inputs.found)
-
-    def _check_sizes(self) -> None:
-        unequal = [
-            f'{stem} ({size[1]} x {size[0]} and {other[1]} x {other[0]})'
-            for stem in self.inputs.found
-            if (size := self.inputs.size(stem)) != (other := self.targets.size(stem))
-        ]
-        if unequal:
-            raise InputError(
-                f'{len(unequal)} pairs of {self.inputs.root} and {self.targets.root} have unequal sizes: '
-                f'{images.some(unequal)}; replace or remove these pairs'
-            )
-
-    def _check_unequal(self) -> None:
-        """Look for targets that are their inputs, in some pairs from the first to the last."""
-        rainy, clean = self.inputs.root, self.targets.root
-        if os.path.realpath(rainy) == os.path.realpath(clean):
-            raise InputError(f'dataroot_lq and dataroot_gt are both {rainy}; name the clean images as dataroot_gt')
-        stems = list(self.inputs.found)
-        looked_at = stems[:: max(1, len(stems) // COMPARED)]
-        equal = [stem for stem in looked_at if self.inputs.content(stem) == self.targets.content(stem)]
-        told = (
-            f'{rainy} and {clean}: input and target are one file in {len(equal)} of {len(looked_at)} pairs looked at: '
-            f'{images.some(equal)}'
-        )
-        if equal and len(equal) == len(looked_at):
-            raise InputError(f'{told}; name the clean images as dataroot_gt')
-        if equal:
-            self.warnings.append(f'{told}; they teach a network to leave images alone')
 
     def item(self, place: int, index: int) -> dict[str, Any]:
         stem = self.stems[index]
@@ -96,3 +68,32 @@ class PairedRainDataset(SeededPatches):
             pictures = self.patches(pictures, self.rng(place))
         item = {name: to_tensor(picture) for name, picture in zip(sides, pictures, strict=True)}
         return item | {f'{name}_path': side.path(stem) for name, side in sides.items()}
+
+
+def _check_sizes(inputs: ImageSource, targets: ImageSource) -> None:
+    unequal = [
+        f'{stem} ({size[1]} x {size[0]} and {other[1]} x {other[0]})'
+        for stem in inputs.found
+        if (size := inputs.size(stem)) != (other := targets.size(stem))
+    ]
+    if unequal:
+        raise InputError(
+            f'{len(unequal)} pairs of {inputs.root} and {targets.root} have unequal sizes: '
+            f'{images.some(unequal)}; replace or remove these pairs'
+        )
+
+
+def _check_unequal(inputs: ImageSource, targets: ImageSource) -> list[str]:
+    """Look for targets that are their inputs, in some pairs from the first to the last; return what looks wrong."""
+    if os.path.realpath(inputs.root) == os.path.realpath(targets.root):
+        raise InputError(f'dataroot_lq and dataroot_gt are both {inputs.root}; name the clean images as dataroot_gt')
+    stems = list(inputs.found)
+    looked_at = stems[:: max(1, len(stems) // COMPARED)]
+    equal = [stem for stem in looked_at if inputs.content(stem) == targets.content(stem)]
+    told = (
+        f'{inputs.root} and {targets.root}: input and target are one file in {len(equal)} of {len(looked_at)} pairs '
+        f'looked at: {images.some(equal)}'
+    )
+    if equal and len(equal) == len(looked_at):
+        raise InputError(f'{told}; name the clean images as dataroot_gt')
+    return [f'{told}; they teach a network to leave images alone'] if equal else []

@@ -10,9 +10,10 @@ from basicsr.utils.registry import DATASET_REGISTRY
 from ddsa_arch.data.image_source import to_tensor
 from ddsa_arch.data.seeded_patches import SeededPatches
 from ddsa_arch.ops.rain import add_rain, rain_style
+from ddsa_arch.registration import register
 
 
-@DATASET_REGISTRY.register()
+@register(DATASET_REGISTRY)
 class RenderedRainDataset(SeededPatches):
     """Clean photos with rain rendered on the fly; an item is ``{lq, gt, lq_path, gt_path}`` as PairedRainDataset's.
 

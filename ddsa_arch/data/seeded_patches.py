@@ -42,9 +42,10 @@ class SeededPatches(Dataset, abc.ABC):
         self.warnings: list[str] = []
         self.train = opt['phase'] == 'train'
         self.seed = opt.get('seed') or 0
-        self.size = opt.get('gt_size')
-        if self.train and (not isinstance(self.size, int) or self.size < 1):
-            raise InputError(f'datasets.train.gt_size: {self.size!r} is no patch size; the paper has 128 (pixels)')
+        size = opt.get('gt_size')
+        if self.train and (not isinstance(size, int) or size < 1):
+            raise InputError(f'datasets.train.gt_size: {size!r} is no patch size; the paper has 128 (pixels)')
+        self.size: int = size or 0  # 0 outside training, where patches are not cut
 
     def __len__(self) -> int:
         return len(self.stems)

@@ -10,9 +10,10 @@ from basicsr.utils.registry import DATASET_REGISTRY
 
 from ddsa_arch.data.image_source import to_tensor
 from ddsa_arch.data.paired_rain_dataset import PairedRainDataset
+from ddsa_arch.registration import register
 
 
-@DATASET_REGISTRY.register()
+@register(DATASET_REGISTRY)
 class SemiRainDataset(PairedRainDataset):
     """PairedRainDataset whose items carry a real photo too, for training as SEMI does (1807.11078).
 

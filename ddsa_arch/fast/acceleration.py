@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -20,28 +20,28 @@ def _nothing(module: nn.Module) -> None:
     del module
 
 
-# by the paper's class: the fast one, and what tells why a module cannot have it
-KINDS: dict[type[nn.Module], tuple[type[nn.Module], Callable[[nn.Module], str | None]]] = {
-    fast.__bases__[0]: (fast, obstacle)
-    for fast, obstacle in (
-        (attention.DDSA, attention.self_attention_obstacle),
-        (attention.MDTA, attention.self_attention_obstacle),
-        (attention.TKSA, attention.self_attention_obstacle),
-        (attention.AssociationAttention, attention.association_obstacle),
-        *((kind, form.obstacle) for kind, form in feedforward.FORMS.items()),
-        (gates.GRU, gates.unit_obstacle),
-        (gates.LSTM, gates.unit_obstacle),
-        (gates.ConvLSTM, gates.conv_lstm_obstacle),
-        (experts.DilatedConv, experts.dilated_obstacle),
-        (experts.ExpertStep, experts.step_obstacle),
-        (experts.ExpertSteps, _nothing),
-        (blocks.DATB, _nothing),
-        (blocks.TransformerBlock, _nothing),
-        (networks.DDSANet, _nothing),
-        (networks.Restormer, _nothing),
-        (networks.DRSformer, _nothing),
-    )
+Obstacle = Callable[[Any], str | None]  # Any: each looks at modules of one class, which stands beside it
+
+FAST: dict[type[nn.Module], Obstacle] = {
+    attention.DDSA: attention.self_attention_obstacle,
+    attention.MDTA: attention.self_attention_obstacle,
+    attention.TKSA: attention.self_attention_obstacle,
+    attention.AssociationAttention: attention.association_obstacle,
+    **{kind: form.obstacle for kind, form in feedforward.FORMS.items()},
+    gates.GRU: gates.unit_obstacle,
+    gates.LSTM: gates.unit_obstacle,
+    gates.ConvLSTM: gates.conv_lstm_obstacle,
+    experts.DilatedConv: experts.dilated_obstacle,
+    experts.ExpertStep: experts.step_obstacle,
+    experts.ExpertSteps: _nothing,
+    blocks.DATB: _nothing,
+    blocks.TransformerBlock: _nothing,
+    networks.DDSANet: _nothing,
+    networks.Restormer: _nothing,
+    networks.DRSformer: _nothing,
 }
+# by the paper's class: the fast one, and what tells why a module cannot have it
+KINDS = {fast.__bases__[0]: (fast, obstacle) for fast, obstacle in FAST.items()}
 PAPERS = {fast: paper for paper, (fast, _) in KINDS.items()}
 
 

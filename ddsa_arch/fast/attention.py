@@ -69,6 +69,7 @@ class AssociationAttention(elf_arch.AssociationAttention):
 
 
 SelfAttention = ddsanet_arch.DDSA | transposed_attention.MDTA  # and TKSA, which is an MDTA
+ChannelAttention = SelfAttention | elf_arch.AssociationAttention
 
 
 def self_attention_obstacle(attention: SelfAttention) -> str | None:
@@ -97,12 +98,13 @@ def qkv_layers(attention: SelfAttention) -> tuple[nn.Conv2d, nn.Conv2d]:
     return attention.qkv, attention.qkv_dwconv
 
 
-def attention_weights(attention: nn.Module, scores: Tensor) -> Tensor:
+def attention_weights(attention: ChannelAttention, scores: Tensor) -> Tensor:
     """Return A, the weights of the value channels, (B, h, d, d), from scores of that shape."""
     if isinstance(attention, ddsanet_arch.DDSA):
         return attention.attention_map(scores)
     if isinstance(attention, drsformer_arch.TKSA):
-        return sum(attention.attention_maps(scores))
+        first, *others = attention.attention_maps(scores)
+        return sum(others, first)
     return scores.softmax(dim=-1)
 
 
@@ -113,7 +115,7 @@ def attend(attention: SelfAttention, x: Tensor) -> Tensor:
     return channel_attention(attention, q, k, v)
 
 
-def channel_attention(attention: nn.Module, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def channel_attention(attention: ChannelAttention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """project(A(P) v), (B, C, H, W) -> (B, O, H, W)."""
     scores = channel_scores(by_head(q, attention.heads), by_head(k, attention.heads), attention.temperature)
     return project_attended(v, attention_weights(attention, scores), attention.project_out)
@@ -129,25 +131,25 @@ class ScoreSum:
 
     def __init__(self, heads: int, temperature: Tensor | None) -> None:
         self.heads, self.temperature = heads, temperature
-        self.products: Tensor | float = 0.0
-        self.squares: list[Tensor | float] = [0.0, 0.0]
+        self.products = torch.zeros(())
+        self.squares = [torch.zeros(()), torch.zeros(())]
 
     def add(self, q: Tensor, k: Tensor) -> None:
         """Add the queries and keys of a strip, (1, C, h, w) each, to the sums."""
         with torch.autocast(q.device.type, enabled=False):
             parts = (by_head(x, self.heads).split(CACHED_PIXELS, dim=2) for x in (q, k))  # (1, h, n, d)
-            for some in zip(*parts, strict=True):
-                some = [full_precision(x) for x in some]
-                self.products = self.products + some[0].transpose(-2, -1) @ some[1]
+            for pair in zip(*parts, strict=True):
+                q, k = (full_precision(x) for x in pair)
+                self.products = self.products + q.transpose(-2, -1) @ k
                 if self.temperature is not None:
-                    self.squares = [total + sum_of_squares(x) for total, x in zip(self.squares, some, strict=True)]
+                    self.squares = [total + sum_of_squares(x) for total, x in zip(self.squares, (q, k), strict=True)]
 
     def scores(self) -> Tensor:
         """Return the scores P of all strips so far, (1, h, d, d)."""
         if self.temperature is None:
             return self.products / math.sqrt(self.products.shape[-1])
-        norms = (total.clamp_min(NORM_EPS**2).sqrt() for total in self.squares)
-        return scale_scores(self.products, *norms, self.temperature)
+        q_norm, k_norm = (total.clamp_min(NORM_EPS**2).sqrt() for total in self.squares)
+        return scale_scores(self.products, q_norm, k_norm, self.temperature)
 
 
 def encode(attention: SelfAttention, x: Tensor, parts: Sequence[str]) -> list[Tensor]:

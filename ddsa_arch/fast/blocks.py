@@ -5,8 +5,9 @@ Shapes: (B, C, H, W); in strips B = 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
+from typing import TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +17,17 @@ from ddsa_arch.archs import ddsanet_arch
 from ddsa_arch.archs.blocks import transposed_attention
 from ddsa_arch.archs.blocks.norm import ChannelLayerNorm
 from ddsa_arch.fast import attention as fast_attention
-from ddsa_arch.fast.attention import ScoreSum, attention_weights, encode, fold_projection, self_attention_obstacle
+from ddsa_arch.fast.attention import (
+    ScoreSum,
+    SelfAttention,
+    attention_weights,
+    encode,
+    fold_projection,
+    self_attention_obstacle,
+)
 from ddsa_arch.fast.convolutions import conv_add_
 from ddsa_arch.fast.eligible import in_inference, is_touched, obstacle
-from ddsa_arch.fast.feedforward import FORMS, LOOK_HALO, Form, finish, spatial_weights
+from ddsa_arch.fast.feedforward import FORMS, LOOK_HALO, FeedForward, finish, spatial_weights
 from ddsa_arch.fast.memory_format import layout
 from ddsa_arch.fast.strips import StripPlan, plan_of, strips
 
@@ -58,15 +66,15 @@ def run_block(block: Block, x: Tensor, plan: StripPlan) -> Tensor:
     return update(x.clone(memory_format=layout(x)), block, plan)
 
 
-def run_blocks(blocks: nn.Module, x: Tensor, plan: StripPlan) -> Tensor:
+def run_blocks(blocks: nn.Sequential, x: Tensor, plan: StripPlan) -> Tensor:
     """Run blocks one after the other, (B, C, H, W) -> the same, written into x unless that has another layout."""
     if obstacle(blocks, nn.Sequential):
         return x.copy_(blocks(x))
     for block in blocks:
-        if obstacle(block, *BLOCKS):
-            x.copy_(block(x))
-        else:
+        if isinstance(block, BLOCKS) and not obstacle(block, *BLOCKS):
             x = update(x, block, plan)
+        else:
+            x.copy_(block(x))
     return x
 
 
@@ -78,22 +86,30 @@ def update(x: Tensor, block: Block, plan: StripPlan) -> Tensor:
     if layout(x) is torch.channels_last and x.stride(1) != 1:
         x = x.contiguous(memory_format=torch.channels_last)
     attention, feed_forward = branches(block)
-    if _attention_obstacle(block.norm1, attention):
-        x += attention(block.norm1(x))
-    else:
+    if _is_known_attention(attention) and not norm_obstacle(block.norm1):
         for image in x.split(1):
             _attend(image, normaliser(block.norm1), attention, plan)
-    form = FORMS.get(type(feed_forward))
-    if form is None or form.obstacle(feed_forward) or norm_obstacle(block.norm2):
-        x += feed_forward(block.norm2(x))
     else:
+        x += attention(block.norm1(x))
+    if _is_known_feed_forward(feed_forward) and not norm_obstacle(block.norm2):
         for image in x.split(1):
-            _feed(image, normaliser(block.norm2), feed_forward, form, plan)
+            _feed(image, normaliser(block.norm2), feed_forward, plan)
+    else:
+        x += feed_forward(block.norm2(x))
     return x
 
 
-def _attention_obstacle(norm: nn.Module, attention: nn.Module) -> str | None:
-    return obstacle(attention, *SELF_ATTENTIONS) or self_attention_obstacle(attention) or norm_obstacle(norm)
+def _is_known_attention(module: nn.Module) -> TypeGuard[SelfAttention]:
+    return (
+        isinstance(module, SELF_ATTENTIONS)
+        and not obstacle(module, *SELF_ATTENTIONS)
+        and not self_attention_obstacle(module)
+    )
+
+
+def _is_known_feed_forward(module: nn.Module) -> TypeGuard[FeedForward]:
+    form = FORMS.get(type(module))
+    return form is not None and not form.obstacle(module)
 
 
 def norm_obstacle(norm: nn.Module) -> str | None:
@@ -105,7 +121,9 @@ def norm_obstacle(norm: nn.Module) -> str | None:
 
 def normaliser(norm: nn.Module) -> Callable[[Tensor], Tensor]:
     """Return the function that normalises as the norm of a block does, (B, C, H, W) -> the same."""
-    return partial(_normalise, norm[0] if isinstance(norm, nn.Sequential) else norm)
+    layer = norm[0] if isinstance(norm, nn.Sequential) else norm
+    assert isinstance(layer, ChannelLayerNorm)  # as norm_obstacle found
+    return partial(_normalise, layer)
 
 
 def _normalise(norm: ChannelLayerNorm, x: Tensor) -> Tensor:
@@ -117,28 +135,28 @@ def _normalise(norm: ChannelLayerNorm, x: Tensor) -> Tensor:
     return pixels.permute(0, 3, 1, 2)
 
 
-def _attend(x: Tensor, norm: Callable[[Tensor], Tensor], attention: nn.Module, plan: StripPlan) -> None:
+def _attend(x: Tensor, norm: Callable[[Tensor], Tensor], attention: SelfAttention, plan: StripPlan) -> None:
     """Compute x += attention(norm(x)) in two passes over the image: for the scores, and for the values."""
     halo = fast_attention.HALO
     scores = ScoreSum(attention.heads, attention.temperature)
     keep = x.numel() * x.element_size() <= plan.kept
-    values: Iterable[tuple[slice, Tensor]] = []  # of which rows
+    kept: list[tuple[slice, Tensor]] = []  # values, and of which rows
     for strip in strips(x, halo, plan, norm):
         q, k, *v = (strip.crop(part) for part in encode(attention, strip.x, ('q', 'k', 'v') if keep else ('q', 'k')))
         scores.add(q, k)
-        values += [(strip.rows, v) for v in v]
+        kept += [(strip.rows, part) for part in v]
     matrix = fold_projection(attention_weights(attention, scores.scores()), attention.project_out)  # (1, O, C)
     weight, bias = matrix[0, :, :, None, None], attention.project_out.bias
-    if not keep:
-        again = strips(x, halo, plan, norm)
-        values = ((strip.rows, strip.crop(*encode(attention, strip.x, 'v'))) for strip in again)
-    for rows, v in values:
-        conv_add_(x[:, :, rows], v, weight.to(v.dtype), bias)
+    again = ((strip.rows, strip.crop(*encode(attention, strip.x, 'v'))) for strip in strips(x, halo, plan, norm))
+    for rows, values in kept if keep else again:
+        conv_add_(x[:, :, rows], values, weight.to(values.dtype), bias)
 
 
-def _feed(x: Tensor, norm: Callable[[Tensor], Tensor], feed_forward: nn.Module, form: Form, plan: StripPlan) -> None:
+def _feed(x: Tensor, norm: Callable[[Tensor], Tensor], feed_forward: FeedForward, plan: StripPlan) -> None:
     """Compute x += feed_forward(norm(x)). A spatial attention sees rows beyond a strip: it waits for the next."""
-    pooled, waiting = None, None
+    form = FORMS[type(feed_forward)]
+    pooled: Tensor | None = None
+    waiting: tuple[slice, Tensor] | None = None
     for strip in strips(x, form.halo, plan, norm):
         p, looked_at = form.strip(feed_forward, strip.x, strip.crop, strip.of(x))
         if looked_at is None:
@@ -149,11 +167,11 @@ def _feed(x: Tensor, norm: Callable[[Tensor], Tensor], feed_forward: nn.Module, 
         if waiting:
             _weigh(x, *waiting, pooled, feed_forward)
         waiting = strip.rows, p
-    if waiting:
+    if waiting and pooled is not None:
         _weigh(x, *waiting, pooled, feed_forward)
 
 
-def _weigh(x: Tensor, rows: slice, p: Tensor, pooled: Tensor, feed_forward: nn.Module) -> None:
+def _weigh(x: Tensor, rows: slice, p: Tensor, pooled: Tensor, feed_forward: FeedForward) -> None:
     """Add rows whose spatial attention had to wait for the rows around them."""
     start = max(0, rows.start - LOOK_HALO)
     weights = spatial_weights(feed_forward, pooled[:, :, start : rows.stop + LOOK_HALO])

@@ -28,7 +28,7 @@ class DilatedConv(drsformer_arch.DilatedConv):
     def forward(self, x: Tensor) -> Tensor:
         if not unobserved(x) or dilated_obstacle(self):
             return drsformer_arch.DilatedConv.forward(self, x)
-        depthwise, pointwise = self.op
+        depthwise, pointwise = convolutions(self)
         return pointwise(dilated(depthwise, x))
 
 
@@ -51,8 +51,10 @@ class ExpertSteps(drsformer_arch.ExpertSteps):
             return drsformer_arch.ExpertSteps.forward(self, x, weights)
         s = self.preprocess(x)
         for i, step in enumerate(self._ops):
-            known = type(step) is ExpertStep and not step_obstacle(step)
-            s = update(step, s, weights[:, i], plan_of(self)) if known else step(s, weights[:, i])
+            if type(step) is ExpertStep and not step_obstacle(step):
+                s = update(step, s, weights[:, i], plan_of(self))
+            else:
+                s = step(s, weights[:, i])
         return s
 
 
@@ -87,7 +89,7 @@ def _expert_obstacle(expert: nn.Module, place: int) -> str | None:
     )
 
 
-def dilated_obstacle(expert: drsformer_arch.DilatedConv) -> str | None:
+def dilated_obstacle(expert: nn.Module) -> str | None:
     op = getattr(expert, 'op', None)
     if is_touched(expert) or op is None or obstacle(op, nn.Sequential) or len(op) != 2:
         return 'a dilated expert was changed'
@@ -95,6 +97,17 @@ def dilated_obstacle(expert: drsformer_arch.DilatedConv) -> str | None:
     return conv_obstacle(op[0], 'a dilated expert', kernel, groups=None, dilation=2) or conv_obstacle(
         op[1], 'a dilated expert', 1
     )
+
+
+def convolutions(expert: nn.Module) -> list[nn.Conv2d]:
+    """The convolutions of an expert, in their order."""
+    return [layer for layer in expert.modules() if isinstance(layer, nn.Conv2d)]
+
+
+def mixing_conv(step: drsformer_arch.ExpertStep) -> nn.Conv2d:
+    """The 1x1 convolution that joins the experts of a step."""
+    (conv,) = convolutions(step._out)
+    return conv
 
 
 def dilated(depthwise: nn.Conv2d, x: Tensor) -> Tensor:
@@ -125,10 +138,11 @@ def mixed_by_weights(step: drsformer_arch.ExpertStep, s: Tensor, weights: Tensor
     """Run a whole step; the weights scale the 1x1 convolution of their sample, (C, 8C), instead of the features."""
     channels, height, width = s.shape[1:]
     x = torch.cat([op(s) for op in step._ops], dim=1)  # (B, 8C, H, W)
-    mix = step._out[0].weight.view(channels, EXPERTS, channels) * weights[:, None, :, None]  # (B, C, 8, C)
+    last = mixing_conv(step)
+    mix = last.weight.view(channels, EXPERTS, channels) * weights[:, None, :, None]  # (B, C, 8, C)
     y = x.permute(0, 2, 3, 1).flatten(1, 2) @ mix.flatten(2).transpose(1, 2)  # (B, N, C)
-    if step._out[0].bias is not None:
-        y = y + step._out[0].bias
+    if last.bias is not None:
+        y = y + last.bias
     y = y.unflatten(1, (height, width)).permute(0, 3, 1, 2)
     return F.relu(F.relu(y) + s)
 
@@ -143,22 +157,23 @@ def update(step: drsformer_arch.ExpertStep, s: Tensor, weights: Tensor, plan: St
 
 def _in_strip(step: drsformer_arch.ExpertStep, strip: Strip, weights: Tensor) -> Tensor:
     """Run a step within a strip, and return it without its halo, for the weights (8,) of its image."""
-    s, channels, last = strip.x, strip.x.shape[1], step._out[0]
+    s, channels, last = strip.x, strip.x.shape[1], mixing_conv(step)
     mix = last.weight.view(channels, EXPERTS, channels) * weights[:, None]  # (C, 8, C)
-    total = None
+    total: Tensor | None = None
     for number, expert in enumerate(step._ops):
         y, matrix = s, mix[:, number]  # (C, C)
         bias = last.bias if number == 0 else None
         if number == EXPERTS - 1:
             y = expert(y)
         else:
-            *before, depthwise, pointwise = expert.op
+            *before, depthwise, pointwise = convolutions(expert)
             if before:
-                first, then, _ = before
+                first, then = before
                 y = conv(first(y), then.weight, then.bias, activation='relu')
             y = depthwise(y) if depthwise.dilation == (1, 1) else dilated(depthwise, y)
             if pointwise.bias is not None:
                 bias = matrix @ pointwise.bias + (0 if bias is None else bias)
             matrix = matrix @ pointwise.weight.flatten(1)
         total = conv_add_(total, strip.crop(y), matrix[:, :, None, None], bias)
+    assert total is not None  # as there are experts
     return total.relu_().add_(strip.crop(s)).relu_()

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import reduce
+from typing import Any, Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -61,8 +62,12 @@ class MSFN(drsformer_arch.MSFN):
         return run(self, x, FORMS[MSFN]) if runs_fast(self, x, FORMS[MSFN]) else drsformer_arch.MSFN.forward(self, x)
 
 
+FeedForward = ddsanet_arch.SEFN | ddsanet_arch.AblationGDFN | gated_feedforward.GDFN | drsformer_arch.MSFN
+Kind = TypeVar('Kind', bound=FeedForward)
+
+
 @dataclass(frozen=True)
-class Form:
+class Form(Generic[Kind]):
     """The fast form of one kind of feed-forward network.
 
     Args:
@@ -74,16 +79,16 @@ class Form:
     """
 
     halo: int
-    strip: Callable[[nn.Module, Tensor, Crop, Tensor | None], tuple[Tensor, Tensor | None]]
-    obstacle: Callable[[nn.Module], str | None]
+    strip: Callable[[Kind, Tensor, Crop, Tensor | None], tuple[Tensor, Tensor | None]]
+    obstacle: Callable[[Kind], str | None]
 
 
-def runs_fast(module: nn.Module, x: Tensor, form: Form) -> bool:
+def runs_fast(module: Kind, x: Tensor, form: Form[Kind]) -> bool:
     """Whether the fast form may run now."""
     return unobserved(x) and not form.obstacle(module)
 
 
-def run(module: nn.Module, x: Tensor, form: Form) -> Tensor:
+def run(module: Kind, x: Tensor, form: Form[Kind]) -> Tensor:
     """Run the whole module, (B, C, H, W) -> the same."""
     p, looked_at = form.strip(module, x, lambda whole: whole, None)
     return p if looked_at is None else finish(module, p, spatial_weights(module, looked_at), None)
@@ -96,10 +101,10 @@ def looks(module: nn.Module) -> bool:
 
 def spatial_weights(module: nn.Module, pooled: Tensor) -> Tensor:
     """The factor of each pixel from the mean and the maximum of its channels, (B, 2, H, W) -> (B, 1, H, W)."""
-    return module.spatial_attention.conv(pooled).sigmoid()
+    return module.get_submodule('spatial_attention.conv')(pooled).sigmoid()
 
 
-def finish(module: nn.Module, p: Tensor, weights: Tensor, out: Tensor | None) -> Tensor:
+def finish(module: FeedForward, p: Tensor, weights: Tensor, out: Tensor | None) -> Tensor:
     """Add what a module with a spatial attention gives to out, in place; None stands for an out of 0.
 
     Args:
@@ -132,7 +137,9 @@ class ChannelPool:
 
     def result(self) -> Tensor:
         """Return mean and maximum over all channels so far, (B, 2, H, W)."""
-        return torch.stack([sum(self.sums) / self.channels, reduce(torch.maximum, self.largest)], dim=1)
+        return torch.stack(
+            [sum(self.sums[1:], self.sums[0]) / self.channels, reduce(torch.maximum, self.largest)], dim=1
+        )
 
 
 def add_weighed(out: Tensor | None, x: Tensor, weights: Tensor) -> Tensor:
@@ -171,6 +178,7 @@ def _sefn_strip(module: ddsanet_arch.SEFN, x: Tensor, crop: Crop, out: Tensor | 
         p, bias = conv_add_(p, y, weight, bias), None
         if look:
             pool.add(y)
+    assert p is not None  # as there are parts
     return p, pool.result() if look else None
 
 
@@ -251,18 +259,19 @@ def _gate(
         return conv(x, aligned(expand.weight[places]), biases[0]), aligned(depthwise.weight[places]), biases[1]
 
     for channels in channel_groups(hidden, GROUP_NUMBERS // x.shape[2] // x.shape[3]):
-        u, *local = part(channels, 0)
+        u, local, local_bias = part(channels, 0)
         groups = u.shape[1]
         if fused:
-            gate = conv(u, *local, 1, groups=groups, activation='gelu')
+            gate = conv(u, local, local_bias, 1, groups=groups, activation='gelu')
         else:
-            gate = activation(F.conv2d(u, *local, 1, 1, 1, groups))  # of 0 it must be 0
-        u, *local = part(channels, hidden)
-        gated = crop(conv_times(u, gate, *local, 1, groups))
+            gate = activation(F.conv2d(u, local, local_bias, 1, 1, 1, groups))  # of 0 it must be 0
+        u, local, local_bias = part(channels, hidden)
+        gated = crop(conv_times(u, gate, local, local_bias, 1, groups))
         if pool:
             pool.add(gated[:, : channels.stop - channels.start])
         out = conv_add_(out, gated, aligned(weight[:, channels], dim=1), bias)
         bias = None
+    assert out is not None  # as there are channels
     return out
 
 
@@ -282,7 +291,7 @@ def _msfn_obstacle(module: drsformer_arch.MSFN) -> str | None:
     )
 
 
-def _msfn_strip(module: drsformer_arch.MSFN, x: Tensor, crop: Crop, out: Tensor | None) -> tuple[Tensor, None]:
+def _msfn_strip(module: drsformer_arch.MSFN, x: Tensor, crop: Crop, out: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Run MSFN in a strip, where each paired convolution is the sum of two depth-wise ones."""
     hidden, last_bias = module.dwconv3x3_1.out_channels, module.project_out.bias
     for place, paired in enumerate((module.dwconv3x3_1, module.dwconv5x5_1)):
@@ -294,6 +303,7 @@ def _msfn_strip(module: drsformer_arch.MSFN, x: Tensor, crop: Crop, out: Tensor 
         t = conv_add_(t, second, weights[1], None, padding, groups, activation='relu')
         weight = aligned(module.project_out.weight[:, place * hidden : (place + 1) * hidden], dim=1)
         out, last_bias = conv_add_(out, crop(t), weight, last_bias), None
+    assert out is not None  # as there are two
     return out, None
 
 
@@ -342,7 +352,7 @@ def _look_obstacle(module: nn.Module) -> str | None:
     )
 
 
-FORMS: dict[type[nn.Module], Form] = {
+FORMS: dict[type[nn.Module], Form[Any]] = {  # Any: each is one for modules of its key
     SEFN: Form(2, _sefn_strip, _sefn_obstacle),
     AblationGDFN: Form(1, _gated_strip, _gated_obstacle),
     GDFN: Form(1, _gated_strip, _gated_obstacle),

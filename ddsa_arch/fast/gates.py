@@ -45,7 +45,7 @@ class LSTM(rescan_arch.LSTM):
     def forward(self, x: Tensor, h: Tensor | None = None, c: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         if not unobserved(x) or unit_obstacle(self):
             return rescan_arch.LSTM.forward(self, x, h, c)
-        if h is None:
+        if h is None or c is None:
             i, o, j = joint_conv([self.conv_xi, self.conv_xo, self.conv_xj], x)
             c = i.sigmoid() * j.tanh()
             h = o.sigmoid() * c
@@ -63,10 +63,10 @@ class ConvLSTM(mspfn_arch.ConvLSTM):
     """Fast execution of MSPFN's step from a state of zeros: neither the forget gate nor the state's kernels count."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not unobserved(x) or conv_lstm_obstacle(self):
+        weight, bias = self.gates.weight, self.gates.bias
+        if not unobserved(x) or conv_lstm_obstacle(self) or bias is None:
             return mspfn_arch.ConvLSTM.forward(self, x)
-        kernels = self.gates.weight[:, : x.shape[1]].chunk(4)
-        biases = self.gates.bias.chunk(4)
+        kernels, biases = weight[:, : x.shape[1]].chunk(4), bias.chunk(4)
         used = [0, 1, 3]
         gates = F.conv2d(x, torch.cat([kernels[k] for k in used]), torch.cat([biases[k] for k in used]), padding=1)
         i, j, o = gates.chunk(3, dim=1)
@@ -99,6 +99,6 @@ def conv_lstm_obstacle(lstm: mspfn_arch.ConvLSTM) -> str | None:
 def joint_conv(convs: Sequence[nn.Conv2d], x: Tensor) -> tuple[Tensor, ...]:
     """Run equal 3x3 convolutions of one input as one, and return their outputs."""
     weight = torch.cat([conv.weight for conv in convs])
-    bias = torch.cat([conv.bias for conv in convs])
+    bias = torch.cat([conv.bias for conv in convs if conv.bias is not None])
     dilation = convs[0].dilation
     return F.conv2d(x, weight, bias, padding=dilation, dilation=dilation).chunk(len(convs), dim=1)

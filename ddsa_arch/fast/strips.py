@@ -151,6 +151,7 @@ def through(
             place = out[index : index + 1, :, first:last]
             place.copy_(combine(y, place) if combine else y)
             tell(y.numel())
+    assert out is not None  # as there are images
     return out
 
 

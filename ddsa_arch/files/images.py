@@ -7,10 +7,10 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Generic, TypeVar
 
 import cv2
 import numpy as np
@@ -100,21 +100,6 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
         part.write_bytes(data)
 
 
-class ImageFile(Protocol):
-    """A file of an image: any ``Path``, or a :class:`ZippedImage`."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def stem(self) -> str: ...
-
-    @property
-    def suffix(self) -> str: ...
-
-    def read_bytes(self) -> bytes: ...
-
-
 @dataclass(frozen=True)
 class ZippedImage:
     """A file in a zip archive, read without unpacking; threads may share the archive."""
@@ -156,6 +141,10 @@ class ZippedImage:
             raise InputError(f'{self}: damaged ({error}); download the archive again') from error
 
 
+ImageFile = Path | ZippedImage
+File = TypeVar('File', bound=ImageFile)
+
+
 def byte_size(file: ImageFile) -> int:
     """The size of a file in bytes, without reading it."""
     if isinstance(file, ZippedImage):
@@ -167,17 +156,17 @@ def byte_size(file: ImageFile) -> int:
 
 
 @dataclass(frozen=True)
-class Sorted:
+class Sorted(Generic[File]):
     """Files sorted by stem, in natural order: images, two of one stem, and what is no image."""
 
-    images: dict[str, ImageFile]
-    doubles: list[tuple[ImageFile, ImageFile]]
-    others: list[ImageFile]
+    images: dict[str, File]
+    doubles: list[tuple[File, File]]
+    others: list[File]
 
 
-def sort_files(files: Iterable[ImageFile]) -> Sorted:
+def sort_files(files: Iterable[File]) -> Sorted[File]:
     """Tell images from other files, by their suffixes. Hidden files are left out."""
-    found = Sorted({}, [], [])
+    found: Sorted[File] = Sorted({}, [], [])
     for file in sorted(files, key=lambda f: (natural_key(f.name), f.name)):
         if file.name.startswith('.'):
             continue
@@ -221,7 +210,9 @@ def files_in(folder: str | Path, role: str = 'folder') -> list[Path]:
         return [Path(entry.path) for entry in entries if entry.is_file()]
 
 
-def check_partners(inputs: dict[str, object], targets: dict[str, object], input_name: str, target_name: str) -> None:
+def check_partners(
+    inputs: Mapping[str, object], targets: Mapping[str, object], input_name: str, target_name: str
+) -> None:
     """Check that every stem stands on both sides.
 
     Raises:
@@ -239,7 +230,7 @@ def check_partners(inputs: dict[str, object], targets: dict[str, object], input_
     raise InputError(f'{"; ".join(parts)}. Add the missing images or remove the lonely ones (pairs match by stem)')
 
 
-def some(names: list[str]) -> str:
+def some(names: Iterable[str]) -> str:
     """Return the first names of a list as text, and how many more there are."""
     names = list(names)
     more = f' and {len(names) - LISTED_AT_MOST} more' if len(names) > LISTED_AT_MOST else ''

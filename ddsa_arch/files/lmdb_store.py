@@ -149,20 +149,19 @@ def _environment(path: str | Path) -> lmdb.Environment:
     identity = identity_of(path)
     try:
         with _opening:
-            environment, opened = _open_environments.get(place, (None, None))
-            if opened != identity:
-                if environment is not None:
-                    environment.close()
-                    del _open_environments[place]
-                environment = lmdb.open(
-                    place, readonly=True, lock=False, readahead=False, meminit=False, max_readers=1024
-                )
-                _check_whole(environment, identity[2])
-                _open_environments[place] = environment, identity
+            if place in _open_environments:
+                environment, opened = _open_environments[place]
+                if opened == identity:
+                    return environment
+                environment.close()
+                del _open_environments[place]
+            environment = lmdb.open(place, readonly=True, lock=False, readahead=False, meminit=False, max_readers=1024)
+            _check_whole(environment, identity[2])
+            _open_environments[place] = environment, identity
+            return environment
     except (OSError, lmdb.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(f'{path}: no readable LMDB ({reason}); make it with: ddsa data lmdb') from error
-    return environment
 
 
 def _check_whole(environment: lmdb.Environment, size: int) -> None:
@@ -203,6 +202,7 @@ class StoreWriter:
         pages = sum(2 * size + 2 * PAGE for size in bytes_of_images)  # a value begins on a page of its own
         self.environment = lmdb.open(str(self.part), map_size=left + pages + MAP_SPARE, readahead=False)
         self.transaction = self.environment.begin(write=True)
+        self.pending = True  # whether the transaction has still to be committed
         self.entries: list[Entry] = []
 
     def known_shape(self, key: str, data: bytes) -> tuple[int, int, int] | None:
@@ -211,7 +211,8 @@ class StoreWriter:
             shape = transaction.get(_shape_key(key))
             if shape is None or transaction.get(key.encode('utf-8')) != data:
                 return None
-        return tuple(int(n) for n in shape.split(b','))
+        height, width, channels = map(int, shape.split(b','))
+        return height, width, channels
 
     def put(self, entry: Entry, data: bytes) -> None:
         """Store an image that was checked."""
@@ -230,7 +231,7 @@ class StoreWriter:
         for key in surplus:  # shape notes, and images that an interrupted run of other files left
             self.transaction.delete(key)
         self.transaction.commit()
-        self.transaction = None
+        self.pending = False
         self.environment.sync(True)
         stored = self.environment.stat()['entries']
         if stored != len(self.entries):
@@ -242,9 +243,9 @@ class StoreWriter:
             os.fsync(meta.fileno())
 
     def close(self) -> None:
-        if self.transaction is not None:
+        if self.pending:
             self.transaction.abort()
-            self.transaction = None
+            self.pending = False
         self.environment.close()
 
     def publish(self) -> None:

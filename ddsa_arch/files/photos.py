@@ -17,6 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 from PIL import Image, ImageCms, PngImagePlugin, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from ddsa_arch.errors import InputError
 from ddsa_arch.files.atomic import atomic_path
@@ -92,15 +93,14 @@ def _decode(data: bytes) -> Photo:
         exif = image.getexif()
         turn = 1 if image.format == 'TIFF' else exif.get(ORIENTATION, 1)  # both libraries turn a TIFF themselves
         notes = []
-        if getattr(image, 'n_frames', 1) > 1:
-            notes.append(f'the first of {image.n_frames} frames')
+        if (frames := getattr(image, 'n_frames', 1)) > 1:
+            notes.append(f'the first of {frames} frames')
         if _bits(image, data) == 16 or image.mode.startswith('I'):
-            pixels = _sixteen_bits(data)
+            pixels, metadata = _sixteen_bits(data), _metadata(image, exif)
         else:
-            image, note = _plain_mode(image)
+            plain, note = _plain_mode(image)
             notes += note
-            pixels = np.asarray(image)
-        metadata = _metadata(image, exif)
+            pixels, metadata = np.asarray(plain), _metadata(plain, exif)
     pixels = np.ascontiguousarray(UPRIGHT.get(turn, lambda a: a)(pixels))
     return Photo(pixels, metadata, tuple(notes))
 
@@ -113,7 +113,7 @@ def _bits(image: Image.Image, data: bytes) -> int:
     """
     if image.format == 'PNG':
         return data[24]  # of the header
-    if image.format == 'TIFF':
+    if isinstance(image, TiffImageFile):
         if image.mode == 'F' or FLOATING in np.atleast_1d(image.tag_v2.get(SAMPLE_FORMAT, 1)):
             raise InputError('floating-point pixels are not taken; save 8 or 16 bits for a channel')
         return int(np.max(image.tag_v2.get(BITS_PER_SAMPLE, 1)))
@@ -144,9 +144,11 @@ def _plain_mode(image: Image.Image) -> tuple[Image.Image, list[str]]:
     if image.mode == 'CMYK' and profile:
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            return ImageCms.profileToProfile(image, source, ImageCms.createProfile('sRGB'), outputMode='RGB'), note
+            converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile('sRGB'), outputMode='RGB')
         except ImageCms.PyCMSError:
-            pass  # a broken profile
+            converted = None  # a broken profile
+        if converted is not None:
+            return converted, note
     return image.convert('RGB'), note
 
 
@@ -227,12 +229,13 @@ def _encode(image: Image.Image, suffix: str, metadata: dict[str, Any]) -> bytes:
     formats = {'.jpg': 'JPEG', '.jpeg': 'JPEG', '.tif': 'TIFF', '.tiff': 'TIFF'}
     kept = {k: v for k, v in metadata.items() if k != 'text'}
     kind = formats.get(suffix, suffix[1:].upper())
-    how: dict[str, Any] = {
+    by_kind: dict[str, dict[str, Any]] = {  # keywords of Pillow
         'JPEG': {'quality': JPEG_QUALITY, 'subsampling': 0},
         'WEBP': {'lossless': True, 'exact': True},  # colours below full transparency too
         'TIFF': {'compression': 'tiff_lzw'},
         'PNG': {'compress_level': 4},
-    }.get(kind, {})
+    }
+    how = by_kind.get(kind, {})
     if kind == 'PNG':
         how['pnginfo'] = _png_text(metadata)
         kept.pop('xmp', None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -138,9 +138,11 @@ def scatter(points: Sequence[Point], title: str, x_label: str, y_label: str) -> 
     if len(settings) > 1:
         keys += [Line2D([], [], marker=markers[s], linestyle='', color='grey', label=s) for s in settings]
     if len(keys) > 1:
-        below = {'loc': 'upper center', 'bbox_to_anchor': (0.5, -0.15)}
-        columns = max(1, min(3, LEGEND_WIDTH // max(len(key.get_label()) for key in keys)))
-        axes.legend(handles=keys, ncols=columns, frameon=False, fontsize=LABEL_SIZE, **below)
+        columns = max(1, min(3, LEGEND_WIDTH // max(len(str(key.get_label())) for key in keys)))
+        axes.legend(
+            handles=keys, ncols=columns, frameon=False, fontsize=LABEL_SIZE,
+            loc='upper center', bbox_to_anchor=(0.5, -0.15),
+        )  # fmt: skip
     figure.draw_without_rendering()  # labels are placed where the axes come to lie
     _label(axes, points, colours)
     return figure
@@ -163,7 +165,7 @@ def _label(axes: Axes, points: Sequence[Point], colours: dict[str, str]) -> None
             taken.append((min(xs), min(ys) - 1, max(xs), max(ys) + 1))
     first = {point.name: point for point in reversed(points)}
     for point in sorted(first.values(), key=lambda point: point.x):
-        style = {'color': colours[point.family], 'fontsize': LABEL_SIZE, 'in_layout': False}
+        style: dict[str, Any] = {'color': colours[point.family], 'fontsize': LABEL_SIZE, 'in_layout': False}
         probe = axes.text(0, 0, point.name, **style)
         width, height = probe.get_window_extent().width, probe.get_window_extent().height
         probe.remove()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import json
 import shutil
@@ -61,12 +62,13 @@ class VideoReader:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.capture = cv2.VideoCapture(str(path))
-        read, self._first = self.capture.read() if self.capture.isOpened() else (False, None)
-        if not read:
+        read, first = self.capture.read() if self.capture.isOpened() else (False, None)
+        if not read or first is None:
             self.capture.release()
             size = self.path.stat().st_size if self.path.is_file() else 0
             raise InputError(f'{path}: no video that can be read ({size} bytes)')
-        height, width = self._first.shape[:2]
+        self._first = first
+        height, width = first.shape[:2]
         frames = max(0, int(self.capture.get(cv2.CAP_PROP_FRAME_COUNT)))
         self.info = VideoInfo(width, height, _exact_rate(self.path) or self._rate(), frames)
 
@@ -76,8 +78,7 @@ class VideoReader:
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """Yield every frame once."""
-        frame = self._first
-        read = frame is not None
+        read, frame = True, self._first
         while read:
             yield frame
             read, frame = self.capture.read()
@@ -104,16 +105,60 @@ def _exact_rate(path: Path) -> Fraction | None:
     return None
 
 
-class VideoWriter:
+class VideoWriter(abc.ABC):
     """Takes the frames of a video file; used by ``writing_video``."""
 
+    @abc.abstractmethod
+    def write(self, frame: np.ndarray) -> None:
+        """Append a frame, (H, W, 3) uint8 BGR.
+
+        Raises:
+            InputError: ffmpeg has stopped; its own message.
+        """
+
+    @abc.abstractmethod
+    def finish(self) -> None:
+        """Close the file.
+
+        Raises:
+            InputError: ffmpeg has failed; its own message.
+        """
+
+    @abc.abstractmethod
+    def abandon(self) -> None:
+        """Stop without finishing the file."""
+
+
+class _FfmpegWriter(VideoWriter):
     def __init__(self, path: Path, source: Path, info: VideoInfo) -> None:
-        self.path, self.process, self.writer = path, None, None
-        if has_ffmpeg():
-            self.process = subprocess.Popen(
-                _ffmpeg_command(path, source, info), stdin=subprocess.PIPE, stderr=subprocess.PIPE
-            )
-            return
+        self.path = path
+        command = _ffmpeg_command(path, source, info)
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert self.process.stdin is not None and self.process.stderr is not None  # noqa: PT018, as both are pipes
+        self.frames, self.messages = self.process.stdin, self.process.stderr
+
+    def write(self, frame: np.ndarray) -> None:
+        try:
+            self.frames.write(np.ascontiguousarray(frame).data)
+        except (BrokenPipeError, OSError):
+            self.finish()
+
+    def finish(self) -> None:
+        with contextlib.suppress(OSError):
+            self.frames.close()
+        told = self.messages.read().decode(errors='replace').strip()
+        if self.process.wait():
+            lines = told.splitlines() or ['no message']
+            raise InputError(f'{self.path}: ffmpeg failed ({lines[-1]})')
+
+    def abandon(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+
+class _OpenCVWriter(VideoWriter):
+    def __init__(self, path: Path, info: VideoInfo) -> None:
         if info.width % 2 or info.height % 2:
             raise InputError(f'OpenCV writes no video of {info.width} x {info.height} pixels; install ffmpeg')
         code = cv2.VideoWriter.fourcc(*'mp4v')
@@ -122,42 +167,13 @@ class VideoWriter:
             raise InputError(f'{path}: OpenCV cannot write MPEG-4 here; install ffmpeg')
 
     def write(self, frame: np.ndarray) -> None:
-        """Append a frame, (H, W, 3) uint8 BGR.
-
-        Raises:
-            InputError: ffmpeg has stopped; its own message.
-        """
-        if self.writer is not None:
-            self.writer.write(frame)
-            return
-        try:
-            self.process.stdin.write(np.ascontiguousarray(frame).data)
-        except (BrokenPipeError, OSError):
-            self.finish()
+        self.writer.write(frame)
 
     def finish(self) -> None:
-        """Close the file.
-
-        Raises:
-            InputError: ffmpeg has failed; its own message.
-        """
-        if self.writer is not None:
-            self.writer.release()
-            return
-        with contextlib.suppress(OSError):
-            self.process.stdin.close()
-        told = self.process.stderr.read().decode(errors='replace').strip()
-        if self.process.wait():
-            lines = told.splitlines() or ['no message']
-            raise InputError(f'{self.path}: ffmpeg failed ({lines[-1]})')
+        self.writer.release()
 
     def abandon(self) -> None:
-        """Stop without finishing the file."""
-        if self.writer is not None:
-            self.writer.release()
-        elif self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
+        self.writer.release()
 
 
 @contextlib.contextmanager
@@ -172,7 +188,7 @@ def writing_video(path: str | Path, source: str | Path, info: VideoInfo) -> Iter
     with atomic_path(path) as part:
         named = part.with_name(f'{part.stem}.part{Path(path).suffix}')  # the suffix tells the container
         try:
-            writer = VideoWriter(named, Path(source), info)
+            writer = _FfmpegWriter(named, Path(source), info) if has_ffmpeg() else _OpenCVWriter(named, info)
             try:
                 yield writer
                 writer.finish()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, overload
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from ddsa_arch.archs.building import build_network
 from ddsa_arch.archs.weights import WeightFile, load_weights, read_weights
 from ddsa_arch.errors import InputError, did_you_mean
 from ddsa_arch.fast import accelerate
+from ddsa_arch.fast.memory_format import lay_out
 from ddsa_arch.inference.exported import ExportedNetwork, device_for_onnx, is_exported, is_onnx, load_exported
 from ddsa_arch.inference.image_memory import ImageMemory, free_memory, is_out_of_memory
 from ddsa_arch.inference.image_progress import ImageProgress
@@ -37,11 +38,14 @@ HALF = {'cuda': torch.float16, 'mps': torch.float16}  # elsewhere bfloat16
 Picture = TypeVar('Picture', np.ndarray, Tensor, Image.Image)
 
 
+Report = Callable[[float], None]  # gets the part that is done, rising to 1
+
+
 class _Call(NamedTuple):
     """What one call asks for."""
 
     ensemble: int
-    progress: Callable[[float], None] | None
+    progress: Report | None
 
 
 class Derainer:
@@ -89,7 +93,7 @@ class Derainer:
             self.device = device_for_onnx(self.device, asked=device != AUTO)
         net = load_derainer_network(weights, network, self.device).eval()
         exported = isinstance(net, ExportedNetwork)  # one that was written for its own layout of memory
-        self.net = net if exported else net.to(self.device, memory_format=torch.channels_last)
+        self.net = net if exported else lay_out(net.to(self.device), torch.channels_last)
         if fast:
             accelerate(self.net)
         self.half, self.ensemble = half, _checked_ensemble(ensemble)
@@ -98,14 +102,24 @@ class Derainer:
         self._memory: ImageMemory | None = None
         self._reporter: ImageProgress | None = None
 
+    @overload
+    def __call__(
+        self, image: Picture, bgr: bool = False, *, ensemble: int | None = None, progress: Report | None = None
+    ) -> Picture: ...
+
+    @overload
     def __call__(
         self,
-        image: Picture | Sequence[Picture],
+        image: Sequence[Picture],
         bgr: bool = False,
         *,
         ensemble: int | None = None,
-        progress: Callable[[float], None] | None = None,
-    ) -> Picture | list[Picture]:
+        progress: Report | None = None,
+    ) -> list[Picture]: ...
+
+    def __call__(  # Any: of the kinds above
+        self, image: Any, bgr: bool = False, *, ensemble: int | None = None, progress: Report | None = None
+    ) -> Any:
         """Derain one image, a batch, or a list of images.
 
         Args:
@@ -132,7 +146,7 @@ class Derainer:
             return [self._one(one, bgr, call) for one in image]
         return self._one(image, bgr, call)
 
-    def _one(self, image: Picture, bgr: bool, call: _Call) -> Picture:
+    def _one(self, image: Any, bgr: bool, call: _Call) -> Any:
         if isinstance(image, Tensor):
             return self._tensor(image, call)
         if isinstance(image, Image.Image):
@@ -224,7 +238,7 @@ class Derainer:
         return restore(self.net, rain, recipe).float().cpu()
 
     def _tile_for(self, rain: Tensor) -> int | None:
-        if self.tile != AUTO:
+        if not isinstance(self.tile, str):  # AUTO
             return self.tile
         height, width = rain.shape[-2:]
         if height * width <= ALWAYS_WHOLE or getattr(self.net, 'fixed_size', None):

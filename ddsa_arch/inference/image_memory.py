@@ -74,9 +74,10 @@ def _peak(net: nn.Module, device: torch.device, side: int) -> int | None:
     memory = PeakMemory()
     if memory.source != 'VmHWM':
         return None
-    before = memory.now()
+    resident = memory.now()
     restore(net, rain)
-    return memory.peak() - before
+    peak = memory.peak()
+    return None if resident is None or peak is None else peak - resident
 
 
 def free_memory(device: torch.device) -> int | None:
@@ -88,7 +89,7 @@ def free_memory(device: torch.device) -> int | None:
     if device.type != 'cpu':
         return None
     give_back_freed_memory()
-    return min(psutil.virtual_memory().available, _left_in_container())
+    return int(min(psutil.virtual_memory().available, _left_in_container()))
 
 
 def _left_in_container(folder: Path = CGROUP) -> float:

@@ -62,7 +62,7 @@ def plan(
     if image_format not in FORMATS:
         raise InputError(f'--format {image_format!r} is not known; choose one of {", ".join(FORMATS)}')
     found: dict[Path, tuple[Path, str]] = {}  # each file once, however often it is named
-    refused = []
+    refused: list[tuple[Path, str]] = []
     for entry in inputs:
         for path, name in _files_of(entry, out, refused):
             suffix = path.suffix.lower()

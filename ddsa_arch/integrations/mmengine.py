@@ -117,11 +117,15 @@ class DerainRestorer(BaseModel):
             return {f'loss_{name}': loss(outputs, target) for name, loss in self.losses.items()}
 
 
-def _clean_images(data_samples: Any) -> Tensor | list[Tensor]:
+def _clean_images(data_samples: Any) -> Tensor | list[Tensor]:  # Any: mmengine has many kinds of samples
     """Return the clean images as ``(B, 3, H, W)``, or as a list of ``(3, H, W)``."""
     if isinstance(data_samples, list | tuple):
-        return [_clean_images(one) for one in data_samples]
-    return data_samples if isinstance(data_samples, Tensor) else data_samples.gt_img
+        return [_clean_image(one) for one in data_samples]
+    return _clean_image(data_samples)
+
+
+def _clean_image(sample: Any) -> Tensor:
+    return sample if isinstance(sample, Tensor) else sample.gt_img
 
 
 def _batch(images: Tensor | Sequence[Tensor]) -> Tensor:

@@ -123,7 +123,9 @@ def _read(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
         shapes.get(f'{level}.0.attention.temperature', (default,))[0]
         for level, default in zip(LEVELS, DEFAULTS['heads'], strict=True)
     ]
-    widths = {shape[:2] for name, shape in shapes.items() if name.endswith('.feed_forward.project_out.weight')}
+    widths = {
+        (shape[0], shape[1]) for name, shape in shapes.items() if name.endswith('.feed_forward.project_out.weight')
+    }
     return {
         'in_channels': in_channels,
         'dim': dim,

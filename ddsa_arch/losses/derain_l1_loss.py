@@ -7,9 +7,10 @@ from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor
 
 from ddsa_arch.losses.outputs import OutputsLoss
+from ddsa_arch.registration import register
 
 
-@LOSS_REGISTRY.register()
+@register(LOSS_REGISTRY)
 class DerainL1Loss(OutputsLoss):
     """L1 loss, eq. (3) of https://arxiv.org/abs/2308.07781, averaged over all pixels and channels.
 

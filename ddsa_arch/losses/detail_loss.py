@@ -9,11 +9,12 @@ from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
 from ddsa_arch.ops.guided_filter import base_layer
+from ddsa_arch.registration import register
 
 BORDER = 4  # pixels at each edge that the published network, which pads nothing in training, does not reach
 
 
-@LOSS_REGISTRY.register()
+@register(LOSS_REGISTRY)
 class DetailLoss(nn.Module):
     """Mean squared difference between the network's detail layer and that of the clean image.
 

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from ddsa_arch.losses.outputs import OutputsLoss
 from ddsa_arch.losses.pixel_loss import charbonnier
+from ddsa_arch.registration import register
 
 BINOMIAL = (0.05, 0.25, 0.4, 0.25, 0.05)  # one direction of MPRNet's Gaussian filter
 LAPLACIAN = ((-1.0, -1.0, -1.0), (-1.0, 8.0, -1.0), (-1.0, -1.0, -1.0))  # of MSPFN
 
 
-@LOSS_REGISTRY.register()
+@register(LOSS_REGISTRY)
 class EdgeLoss(OutputsLoss):
     """Charbonnier loss between the edges of images, of each output of the network; see OutputsLoss.
 

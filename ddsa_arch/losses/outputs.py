@@ -39,7 +39,7 @@ class OutputsLoss(nn.Module, abc.ABC):
             target: ``(B, C, H, W)``.
 
         Raises:
-            ValueError: ``output_weights`` has another length than the network has outputs.
+            ValueError: ``output_weights`` has another length than the network has outputs, or nothing but zeros.
         """
         outputs = [output] if isinstance(output, Tensor) else list(output)
         weights = self.output_weights or [1.0] * len(outputs)
@@ -49,11 +49,14 @@ class OutputsLoss(nn.Module, abc.ABC):
                 f'output_weights has {len(weights)} entries, the network {len(outputs)} output{many}; '
                 'give one for each, the final image last'
             )
-        return self.loss_weight * sum(
+        if not any(weights):
+            raise ValueError('output_weights: all of them are 0, which leaves nothing to learn from')
+        first, *others = (
             weight * self.distance(image, resized(target, image, self.target_resize))
             for weight, image in zip(weights, outputs, strict=True)
             if weight
         )
+        return self.loss_weight * sum(others, first)
 
 
 def resized(target: Tensor, like: Tensor, mode: str = 'bilinear') -> Tensor:

@@ -10,9 +10,10 @@ from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor
 
 from ddsa_arch.losses.outputs import OutputsLoss
+from ddsa_arch.registration import register
 
 
-@LOSS_REGISTRY.register()
+@register(LOSS_REGISTRY)
 class DerainMSELoss(OutputsLoss):
     """Mean of squared differences, of each output of the network; see OutputsLoss (RESCAN, DerainNet, DDN)."""
 
@@ -20,7 +21,7 @@ class DerainMSELoss(OutputsLoss):
         return F.mse_loss(output, target)
 
 
-@LOSS_REGISTRY.register()
+@register(LOSS_REGISTRY)
 class DerainCharbonnierLoss(OutputsLoss):
     """Mean of sqrt(d^2 + eps^2) over the differences d, of each output of the network; see OutputsLoss.
 

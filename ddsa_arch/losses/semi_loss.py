@@ -9,10 +9,12 @@ import torch.nn.functional as F
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
+from ddsa_arch.registration import register
+
 FLOOR = 1e-6  # added to every variance
 
 
-@LOSS_REGISTRY.register()
+@register(LOSS_REGISTRY)
 class SEMILoss(nn.Module):
     """Squared error of the labelled images, likelihood of the photos' rain, smoothness of what is left of the photos.
 
@@ -42,6 +44,10 @@ class SEMILoss(nn.Module):
         components: K.
         epoch_steps: length of the first epoch, in calls of the loss; 0 for none.
     """
+
+    steps: Tensor
+    weights: Tensor
+    variances: Tensor
 
     def __init__(
         self,

@@ -8,12 +8,13 @@ from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor
 
 from ddsa_arch.losses.outputs import OutputsLoss
+from ddsa_arch.registration import register
 
 WINDOW, SIGMA = 11, 1.5
 C1, C2 = 0.01**2, 0.03**2  # for a range of 1
 
 
-@LOSS_REGISTRY.register()
+@register(LOSS_REGISTRY)
 class SSIMLoss(OutputsLoss):
     """Negative SSIM on RGB, of each output of the network; see OutputsLoss. -1 for equal images.
 

@@ -10,6 +10,7 @@ from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
 from ddsa_arch.losses.outputs import resized
+from ddsa_arch.registration import register
 
 SCALES = (0.25, 0.5, 1.0)  # weights of the images at 1/4, 1/2 and full size
 LOG_WEIGHTS = (4.0, 2.0, 1.0)  # of the logarithms of their confidences
@@ -18,7 +19,7 @@ LAMBDA = 0.1
 SURE = 0.25  # below it the network is sure of itself, and lambda falls
 
 
-@LOSS_REGISTRY.register()
+@register(LOSS_REGISTRY)
 class UMRLLoss(nn.Module):
     """Smooth L1 loss that counts as far as the network is confident, less the reward for being confident.
 
@@ -51,7 +52,7 @@ class UMRLLoss(nn.Module):
             raise ValueError('UMRLLoss needs three confidences and three images: set network_g.return_confidence: true')
         confidences, images = output[: len(SCALES)], output[len(SCALES) :]
         pixels = target.shape[0] * target.shape[-2] * target.shape[-1]
-        fidelity = reward = t = 0.0
+        fidelity = reward = t = target.new_zeros(())
         for weight, log_weight, confidence, image in zip(SCALES, LOG_WEIGHTS, confidences, images, strict=True):
             difference = 2 * confidence * (image - resized(target, image, 'nearest'))  # in [-1, 1]
             fidelity = fidelity + weight * F.smooth_l1_loss(difference, torch.zeros_like(difference))

@@ -14,12 +14,13 @@ from torchvision.models import VGG16_Weights
 
 from ddsa_arch.errors import InputError
 from ddsa_arch.losses.outputs import OutputsLoss
+from ddsa_arch.registration import register
 
 STAGES = {'relu1_2': slice(0, 4), 'relu2_2': slice(4, 9)}  # places in VGG16's features
 CRITERIA = {'l1': F.l1_loss, 'smooth_l1': F.smooth_l1_loss}
 
 
-@LOSS_REGISTRY.register()
+@register(LOSS_REGISTRY)
 class VGGFeatureLoss(OutputsLoss):
     """Sum of the distances after relu1_2 and relu2_2 of VGG16, of each output of the network; see OutputsLoss.
 
@@ -64,11 +65,11 @@ class VGGFeatureLoss(OutputsLoss):
 
     def distance(self, output: Tensor, target: Tensor) -> Tensor:
         x, y = 2 * output - 1, 2 * target - 1
-        total = 0.0
+        distances = []
         for stage in STAGES.values():
             x, y = self.features[stage](x), self.features[stage](y)
-            total = total + self.criterion(x, y)
-        return total
+            distances.append(self.criterion(x, y))
+        return sum(distances[1:], distances[0])
 
 
 def _vgg16_state(weights: str | None) -> dict[str, Tensor]:

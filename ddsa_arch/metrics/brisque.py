@@ -135,7 +135,8 @@ def regression() -> Regression:
         InputError: the package is missing.
     """
     found = find_spec('brisque')
-    folder = Path(next(iter(found.submodule_search_locations))) / 'models' if found else None
+    places = (found.submodule_search_locations if found else None) or ()
+    folder = next((Path(place) / 'models' for place in places), None)
     if folder is None or not folder.is_dir():
         raise InputError('BRISQUE takes its model from a package: pip install --no-deps brisque')
     with (folder / 'normalize.pickle').open('rb') as file:

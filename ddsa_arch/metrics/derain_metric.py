@@ -18,12 +18,13 @@ from ddsa_arch.errors import InputError
 from ddsa_arch.metrics import brisque
 from ddsa_arch.ops import quality
 from ddsa_arch.ops.color import luma
+from ddsa_arch.registration import register
 
 NIQE_BLOCK = 96  # pixels; features are those of blocks of this side
 NIQE_LEAST_BLOCKS = 2  # their covariance is part of the score
 
 
-@METRIC_REGISTRY.register()
+@register(METRIC_REGISTRY)
 def derain_psnr(
     img: np.ndarray, img2: np.ndarray, *, crop_border: int = 0, protocol: str = 'paper', better: str = 'higher'
 ) -> float:
@@ -31,7 +32,7 @@ def derain_psnr(
     return quality.psnr_y(img, img2, crop_border, protocol)
 
 
-@METRIC_REGISTRY.register()
+@register(METRIC_REGISTRY)
 def derain_ssim(
     img: np.ndarray, img2: np.ndarray, *, crop_border: int = 0, protocol: str = 'paper', better: str = 'higher'
 ) -> float:
@@ -39,7 +40,7 @@ def derain_ssim(
     return quality.ssim_y(img, img2, crop_border, protocol)
 
 
-@METRIC_REGISTRY.register()
+@register(METRIC_REGISTRY)
 def derain_niqe(img: np.ndarray, img2: np.ndarray | None = None, *, better: str = 'lower') -> float:
     """NIQE of a uint8 BGR ``(H, W, 3)`` image; lower is better. No resizing, ``img2`` is not looked at.
 
@@ -74,7 +75,7 @@ def _pristine_model() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return model['mu_pris_param'], model['cov_pris_param'], model['gaussian_window']
 
 
-@METRIC_REGISTRY.register()
+@register(METRIC_REGISTRY)
 def derain_brisque(img: np.ndarray, img2: np.ndarray | None = None, *, better: str = 'lower') -> float:
     """BRISQUE of a uint8 BGR ``(H, W, 3)`` image; lower is better; see ``metrics.brisque``. No resizing."""
     return brisque.brisque(img)

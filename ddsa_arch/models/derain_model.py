@@ -27,6 +27,7 @@ from ddsa_arch.archs.building import sharing_tensors
 from ddsa_arch.archs.weights import WeightFile, load_weights, read_weights, state_checksum
 from ddsa_arch.errors import InputError
 from ddsa_arch.fast import accelerate
+from ddsa_arch.fast.memory_format import lay_out
 from ddsa_arch.files.images import some
 from ddsa_arch.models.checkpoints import STATE_SUFFIX, prune, save_whole
 from ddsa_arch.models.compiling import compile_for_training
@@ -40,12 +41,13 @@ from ddsa_arch.models.restore import Recipe, restore, to_uint8
 from ddsa_arch.models.results import COLUMNS, ResultFiles
 from ddsa_arch.models.scoring import needs_target, score_image
 from ddsa_arch.models.training_step import TrainingStep, checkpoint_blocks
+from ddsa_arch.registration import register
 
 NOT_FINITE = "the network's output is not finite"
 MAX_SKIPPED = 20  # steps in a row; the default of train.max_skipped
 
 
-@MODEL_REGISTRY.register()
+@register(MODEL_REGISTRY)
 class DerainModel(SRModel):
     """Trains and tests any registered network whose input and output are images of one size.
 
@@ -82,7 +84,7 @@ class DerainModel(SRModel):
         What is compiled is the network as built, and blocks that compute their activations anew keep it for
         training alone: validation runs on a second network of the same tensors then.
         """
-        net = net.to(self.device, memory_format=self.memory_format)
+        net = lay_out(net.to(self.device), self.memory_format)
         checkpointed = self.is_train and self.opt['train'].get('checkpoint_blocks')
         compiled = self.is_train and self.opt['train'].get('compile')
         self.net_for_inference = None
@@ -151,7 +153,7 @@ class DerainModel(SRModel):
             self.progressive = ProgressivePatches(**options['progressive'], **drawn_from, parts=self.step.parts)
         self.skipped = self.skipped_in_a_row = 0
         if self.ema_decay > 0:
-            self._accelerate(self.net_g_ema.to(memory_format=self.memory_format))
+            self._accelerate(lay_out(self.net_g_ema, self.memory_format))
 
     def get_optimizer(self, optim_type: str, params: list, lr: float, **kwargs: Any) -> torch.optim.Optimizer:
         return build_optimiser(optim_type, params, lr=lr, **kwargs)
@@ -173,6 +175,7 @@ class DerainModel(SRModel):
         self.gt = place(data['gt']) if 'gt' in data else None
 
     def optimize_parameters(self, current_iter: int) -> None:
+        assert self.gt is not None  # in training every sample has a target
         if self.progressive:
             self.lq, self.gt = self.progressive.cut(current_iter, self.lq, self.gt)
         result = self.step.run(current_iter, self.lq, self.gt, self.objectives)
@@ -236,9 +239,10 @@ class DerainModel(SRModel):
         self, dataloader: DataLoader, current_iter: int | str, tb_logger: Any, save_img: bool
     ) -> None:
         """Derain a set, score it, and write CSV and JSON files beside BasicSR's log."""
-        name = dataloader.dataset.opt['name']
+        dataset: Any = dataloader.dataset  # BasicSR's have options
+        name = dataset.opt['name']
         if self.is_train:
-            current_iter = min(current_iter, int(self.opt['train']['total_iter']))
+            current_iter = min(int(current_iter), int(self.opt['train']['total_iter']))
             if self.validated_at.get(name) == current_iter:
                 return  # the pipeline validates once more after the last iteration
             self.validated_at[name] = current_iter
@@ -251,7 +255,7 @@ class DerainModel(SRModel):
         rows = interleave(gather(rows))
         metrics = [key for key in rows[0] if key not in COLUMNS]
         write = self.opt['rank'] == 0
-        means = self.results.add(name, current_iter if self.is_train else None, metrics, rows, write)
+        means = self.results.add(name, int(current_iter) if self.is_train else None, metrics, rows, write)
         self.metric_results = means
         if self.is_train and metrics:
             self._initialize_best_metric_results(name)
@@ -294,7 +298,7 @@ class DerainModel(SRModel):
         else:
             scores, row['note'] = dict.fromkeys(metrics, math.nan), NOT_FINITE
         row.update(scores)
-        self.lq = self.gt = self.output = None
+        del self.lq, self.gt, self.output  # before the next image comes
         return row
 
     # --- files -----------------------------------------------------------------------------------------------

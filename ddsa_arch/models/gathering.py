@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from itertools import chain, zip_longest
 from typing import Any
 
@@ -14,6 +14,7 @@ MISSING = object()
 
 def shared_loader(dataset: Dataset, rank: int, world_size: int) -> DataLoader:
     """Load every ``world_size``-th image of a set, from image ``rank`` on, one at a time."""
+    assert isinstance(dataset, Sized)  # torch's Dataset alone promises no length
     return DataLoader(dataset, batch_size=1, sampler=range(rank, len(dataset), world_size))
 
 

@@ -64,7 +64,8 @@ class Recipe:
 
     def multiple(self, net: nn.Module) -> int:
         """Return the number of which H and W must be multiples for a network."""
-        return self.size_multiple or getattr(net, 'size_multiple', 1)
+        of_net: int = getattr(net, 'size_multiple', 1)
+        return self.size_multiple or of_net
 
 
 PLAIN = Recipe()
@@ -106,7 +107,7 @@ def restore(net: nn.Module, rain: Tensor, recipe: Recipe = PLAIN) -> Tensor:
 
 def _shifted(net: nn.Module, rain: Tensor, recipe: Recipe) -> Tensor:
     """Run the network on cyclic shifts of the image and return the mean."""
-    (height, width), step = rain.shape[-2:], recipe.cycle_spin
+    (height, width), step = rain.shape[-2:], recipe.cycle_spin or max(rain.shape[-2:])
     shifts = [(rows, columns) for rows in range(0, height, step) for columns in range(0, width, step)]
     total = torch.zeros_like(rain)
     for rows, columns in shifts:

@@ -35,7 +35,8 @@ def score_image(
     Returns:
         Values by name, NaN where a metric says nothing, and a note, '' if there is nothing to note.
     """
-    values, notes = {}, {}
+    values: dict[str, float] = {}
+    notes: dict[str, None] = {}
     for name, options in metrics.items():
         values[name], note = _score(image, target, options)
         if note:

@@ -114,7 +114,8 @@ class TrainingStep:
                     outputs = self.net(part)
                 outputs = _in_full_precision(outputs)
                 part_losses = losses(outputs, part_target)
-                loss = sum(part_losses.values()) * share
+                first, *others = part_losses.values()
+                loss = sum(others, first) * share
                 (self.scaler.scale(loss) if self.scaler else loss).backward()
             for name, value in part_losses.items():
                 total[name] = total.get(name, 0.0) + value.detach() * share

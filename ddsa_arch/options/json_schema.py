@@ -153,7 +153,7 @@ def _dataset() -> Schema:
     common = {name: entries[name] for name in (*LOADER_KEYS, 'type')}
     common['type'] = {k: v for k, v in common['type'].items() if k not in ('type', 'pattern')} | _names(ours)
     others = {name: True if name in common else entry for name, entry in entries.items()}
-    section = {'type': ['object', 'null'], 'properties': common}
+    section: Schema = {'type': ['object', 'null'], 'properties': common}
     section['allOf'] = [
         {
             'if': {'properties': {'type': {'enum': sorted(ours)}}},  # or no type: data sets of others take other keys
@@ -209,7 +209,7 @@ def _arguments(registry: str, name: str) -> Schema:
     taken, takes_others = part_parameters(registry, name)
     built = PART_SOURCES[registry].get(name)
     sentences = _sentences(getdoc(built) or '') if built.__module__.startswith(f'{OWN}.') else {}
-    properties = {'type': True, DELETE: True}
+    properties: Schema = {'type': True, DELETE: True}
     for argument, parameter in taken.items():
         described = {'description': sentences[argument]} if argument in sentences else {}
         properties[argument] = described | _argument(parameter)

@@ -162,7 +162,7 @@ def _check_value(value: Any, key: Key, place: str) -> Any:
     has_choices = key.choices and (isinstance(value, str) or str not in key.kinds)
     if has_choices and value not in key.choices:
         raise InputError(f'{place}: {value!r}, wanted {" or ".join(map(repr, key.choices))}. {key.doc}')
-    if key.minimum is not None and not isinstance(value, str) and value < key.minimum:
+    if key.minimum is not None and isinstance(value, int | float) and value < key.minimum:
         raise InputError(f'{place}: {value!r} is below {key.minimum:g}. {key.doc}')
     if isinstance(value, float) and not math.isfinite(value):
         raise InputError(f'{place}: {value!r} is no finite number. {key.doc}')

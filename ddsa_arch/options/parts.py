@@ -23,9 +23,9 @@ PART_SOURCES = {
 }
 GIVEN_BY_CALLER = {'metric': ('img', 'img2'), 'optimiser': ('params',), 'scheduler': ('optimizer', 'param_name')}
 # where the model decides otherwise than the constructor: it passes lr by name, and steps schedules in iterations
-OTHER_DEFAULTS = {'optimiser': {'lr': Parameter.empty}, 'scheduler': {'by_epoch': False}}
+OTHER_DEFAULTS: dict[str, dict[str, Any]] = {'optimiser': {'lr': Parameter.empty}, 'scheduler': {'by_epoch': False}}
 
-YAML_TYPES = {kind.__name__: kind for kind in (bool, int, float, str, list, dict)} | {
+YAML_TYPES: dict[str, type] = {kind.__name__: kind for kind in (bool, int, float, str, list, dict)} | {
     'None': type(None), 'Mapping': dict, 'Sequence': list, 'Iterable': list, 'List': list, 'Tuple': list, 'tuple': list
 }  # fmt: skip
 
@@ -53,9 +53,10 @@ def _parameters(built: Callable) -> list[Parameter]:
     parameters = list(inspect.signature(built).parameters.values())
     if isinstance(built, type) and _hands_all_on(parameters):  # the schedules of mmengine: the next class tells
         for base in built.__mro__[1:]:
-            of_base = list(inspect.signature(base.__init__).parameters.values())[1:]
-            if '__init__' in vars(base) and not _hands_all_on(of_base):
-                return of_base
+            if '__init__' in vars(base):
+                of_base = list(inspect.signature(vars(base)['__init__']).parameters.values())[1:]
+                if not _hands_all_on(of_base):
+                    return of_base
     return parameters
 
 

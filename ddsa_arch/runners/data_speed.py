@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Subset
 
 from ddsa_arch.benchmarking.networks import choose_networks
 from ddsa_arch.benchmarking.process import run_row
@@ -57,7 +57,7 @@ def _dataset(place: Path, crop: int) -> PairedRainDataset:
     return PairedRainDataset({'phase': 'train', 'gt_size': crop, 'dataroot_lq': str(rainy), 'dataroot_gt': str(clean)})
 
 
-def _time(dataset: Dataset, workers: int, pairs: int) -> float:
+def _time(dataset: PairedRainDataset, workers: int, pairs: int) -> float:
     """Return the seconds that a pair takes."""
     order = torch.randint(len(dataset), (pairs + WARM_UP * BATCH,), generator=torch.Generator().manual_seed(0))
     batches = iter(DataLoader(Subset(dataset, order.tolist()), BATCH, num_workers=workers))

@@ -105,11 +105,11 @@ def _derain_jobs(
 ) -> Report:
     derainer = derainer if isinstance(derainer, Derainer) else derainer()
     quiet = True if shard[0] else None  # None: where there is no terminal
-    how = {'unit': 'file', 'bar_format': BAR, 'smoothing': 0.02}  # parts of an image come in bursts
-    with tqdm(total=len(jobs), disable=quiet, **how) as bar:
+    # smoothed more than by default, as parts of an image come in bursts
+    with tqdm(total=len(jobs), disable=quiet, unit='file', bar_format=BAR, smoothing=0.02) as bar:
         for count, (job, read) in enumerate(_read_ahead(jobs)):
             try:
-                if job.is_video:
+                if read is None:
                     notes = _derain_video(derainer, job, pictures, quiet)
                 else:
                     progress = functools.partial(_advance, bar, count)
@@ -124,6 +124,11 @@ def _derain_jobs(
     return report
 
 
+def _advance(bar: tqdm, files: int, part: float = 0.0) -> None:
+    """Show that so many files are done, and a part of the next one."""
+    bar.update(files + part - bar.n)
+
+
 def _read_ahead(jobs: Sequence[Job]) -> Iterator[tuple[Job, Future[Photo] | None]]:
     """Yield the jobs with their photos; the next photos are read while one is derained."""
     with ThreadPoolExecutor(1) as pool:
@@ -133,10 +138,6 @@ def _read_ahead(jobs: Sequence[Job]) -> Iterator[tuple[Job, Future[Photo] | None
             if index + READ_AHEAD < len(jobs):
                 following = jobs[index + READ_AHEAD]
                 reads.append(None if following.is_video else pool.submit(read_photo, following.source))
-
-
-def _advance(bar: tqdm, files: int, part: float = 0.0) -> None:
-    bar.update(files + part - bar.n)
 
 
 def _derain_photo(
@@ -182,7 +183,7 @@ def _write_picture(path: Path, rainy: np.ndarray, derained: np.ndarray) -> None:
     write_image(path, side_by_side([rainy, derained], ['rainy', 'derained']))
 
 
-def _reason(error: Exception, job: Job) -> str:
+def _reason(error: InputError | OSError, job: Job) -> str:
     if isinstance(error, InputError):
         return str(error).removeprefix(f'{job.source}: ')
     return f'{error.filename or job.target}: {error.strerror or error}'

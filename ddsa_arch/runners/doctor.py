@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import basicsr
@@ -76,7 +76,7 @@ def _settings() -> list[str]:
     ]
 
 
-def _ours(registry: object) -> list[str]:
+def _ours(registry: Iterable[tuple[str, type]]) -> list[str]:
     return sorted(name for name, part in registry if part.__module__.startswith('ddsa_arch.'))
 
 

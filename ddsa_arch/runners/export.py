@@ -100,7 +100,7 @@ def export(
         made = folder / out.with_suffix(SUFFIXES[export_format]).name
         if export_format in PROGRAMS:
             _write_program(made, net, {**told, 'network_g': section, CHECKSUM: state_checksum(net.state_dict())})
-            written = load_exported(made)
+            written: nn.Module = load_exported(made)
         else:
             write_weights(made, net.state_dict(), section, told, half)
             written = load_derainer_network(made).eval()
@@ -166,8 +166,10 @@ def _write_program(path: Path, net: nn.Module, about: Mapping[str, Any]) -> None
             block = {**about, 'size_multiple': multiple, 'fixed_size': fixed, 'batch': batch}
             text = json.dumps(block, ensure_ascii=False)
             if path.suffix == SUFFIXES['onnx']:
-                names = {'input_names': [INPUT], 'output_names': [OUTPUT]}
-                onnx = torch.onnx.export(program, dynamo=True, verbose=False, optimize=False, **names)
+                onnx = torch.onnx.export(
+                    program, dynamo=True, verbose=False, optimize=False, input_names=[INPUT], output_names=[OUTPUT]
+                )
+                assert onnx is not None  # with dynamo
                 with contextlib.suppress(Exception):  # the optimiser stumbles over some graphs, which run without it
                     onnx.optimize()
                 for part in onnx.model.graph.all_nodes():
@@ -206,8 +208,9 @@ def _program(net: nn.Module, multiple: int, fixed: int | None) -> tuple[torch.ex
 
 def size_multiple_of(net: nn.Module) -> int:
     """Return the size multiple of H and W, from the network itself or from its card."""
-    if hasattr(net, 'size_multiple'):
-        return net.size_multiple
+    multiple = getattr(net, 'size_multiple', None)
+    if multiple is not None:
+        return multiple
     return next((c.size_multiple for c in CARDS if c.network == type(net).__name__ and c.size_multiple), 1)
 
 

@@ -22,6 +22,7 @@ from ddsa_arch.archs.building import build_network
 from ddsa_arch.comparison.runs import RAINY
 from ddsa_arch.errors import InputError
 from ddsa_arch.fast import accelerate
+from ddsa_arch.fast.memory_format import lay_out
 from ddsa_arch.files.images import images_by_stem, read_image, write_image
 from ddsa_arch.files.locks import only_writer
 from ddsa_arch.files.tables import finite_mean, markdown_table, write_csv
@@ -139,10 +140,8 @@ def _quickstart(out: Path, minutes: float, style: str, seed: int, device: str) -
     say('comparing rainy and derained')
     compared = compare([f'{DERAINED}={results}'], out / 'comparison')
     (scores,) = compared.sets
-    rows = [
-        (stem, *(scores.values[method][metric][i] for method in (RAINY, DERAINED) for metric in ('psnr', 'ssim')))
-        for i, stem in enumerate(scores.compared.stems)
-    ]
+    found = [scores.values[method][metric] for method in (RAINY, DERAINED) for metric in ('psnr', 'ssim')]
+    rows = list(zip(scores.compared.stems, *found, strict=True))
     columns = ('photo', 'rainy_psnr', 'rainy_ssim', 'derained_psnr', 'derained_ssim')
     write_csv(out / 'scores.csv', [dict(zip(columns, row, strict=True)) for row in rows], columns)
     return Report(out, picture, compared.folder / PAGE, out / 'scores.csv', weights, experiment / SUMMARY, rows)
@@ -187,7 +186,8 @@ def _steps_for(minutes: float, overrides: Sequence[str]) -> int:
     if not options['num_gpu']:
         keep_freed_memory()
     device = 'cuda' if options['num_gpu'] else 'cpu'
-    net = build_network(options['network_g']).to(device, memory_format=torch.channels_last)
+    net = build_network(options['network_g'])
+    net = lay_out(net.to(device), torch.channels_last)
     accelerate(net)
     patches = options['datasets']['train']
     size = patches['gt_size']
@@ -217,7 +217,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f'error: {error}', file=sys.stderr)
         return EXIT_INPUT
-    means = ('mean', *(finite_mean(row[i] for row in report.rows) for i in range(1, 5)))
+    _, *measured = zip(*report.rows, strict=True)
+    means = ('mean', *map(finite_mean, measured))
     table = [(row[0], *(f'{v:.2f}' if i % 2 == 0 else f'{v:.4f}' for i, v in enumerate(row[1:]))) for row in
              [*report.rows, means]]  # fmt: skip
     header = ('photo', 'rainy PSNR', 'rainy SSIM', 'derained PSNR', 'derained SSIM')

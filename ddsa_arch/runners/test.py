@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ddsa_arch.comparison.scores import SCORES
 from ddsa_arch.files.images import some
@@ -18,8 +19,11 @@ from ddsa_arch.training import pipeline
 
 EXIT_FAILED = 1
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack  # Python 3.11 has it in typing
 
-def test(option_file: str | Path, **flags: object) -> Path:
+
+def test(option_file: str | Path, **flags: Unpack[pipeline.Flags]) -> Path:
     """Test as an option file says, in the current directory; see ``pipeline.run`` for the flags.
 
     Returns:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ddsa_arch.machine.process import is_first_process
 from ddsa_arch.runners.summary import FOLDER, SCORES, summarise
 from ddsa_arch.training import pipeline
 from ddsa_arch.training.dry_run import dry_run
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack  # Python 3.11 has it in typing
 
-def train(option_file: str | Path, **flags: object) -> Path:
+
+def train(option_file: str | Path, **flags: Unpack[pipeline.Flags]) -> Path:
     """Train as an option file says, in the current directory; see ``pipeline.run`` for the flags.
 
     Returns:

@@ -200,11 +200,12 @@ def _read(source: ImageSource, key: str) -> tuple[bytes, np.ndarray]:
     if source.is_store:
         data = lmdb_store.read_value(source.root, key)
         return data, decode_image(data, f'{source.root}, {key}')
+    path = source.path(key)
     try:
-        data = source.found[key].read_bytes()
+        data = Path(path).read_bytes()
     except OSError as error:
-        raise InputError(f'{source.found[key]}: cannot be read ({error.strerror})') from error
-    return data, decode_image(data, str(source.found[key]))
+        raise InputError(f'{path}: cannot be read ({error.strerror})') from error
+    return data, decode_image(data, path)
 
 
 # --- findings ----------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -190,7 +190,7 @@ def report_page(
     header: Sequence[str],
     rows: Iterable[Sequence[object]],
     findings: Sequence[Finding],
-    pictures: dict[str, Sequence[Picture]],
+    pictures: Mapping[str, Sequence[Picture]],
 ) -> str:
     """Return the report as one page of HTML that needs no other file.
 

@@ -57,7 +57,7 @@ def find_sets(root: str | Path) -> tuple[dict[str, FoundSet], list[str]]:
     """
     root = Path(root)
     if root.suffix.lower() == '.zip' and root.is_file():
-        folders, archives = [], [root]
+        folders, archives = list[Path](), [root]
     elif root.is_dir():
         folders, archives = _search(root)
     else:
@@ -67,10 +67,10 @@ def find_sets(root: str | Path) -> tuple[dict[str, FoundSet], list[str]]:
     for folder in folders:
         name = folder.resolve().name  # of '.', too
         sides = {entry.name.lower(): entry for entry in folder.iterdir()}
-        paths = [sides[side] for side in SIDES]
+        first, second = (sides[side] for side in SIDES)
         if benchmark := _named(name):
-            files = tuple(files_in(path) for path in paths)
-            candidates.append(FoundSet(benchmark, str(folder), tuple(map(str, paths)), files, zipped=False))
+            files = files_in(first), files_in(second)
+            candidates.append(FoundSet(benchmark, str(folder), (str(first), str(second)), files, zipped=False))
         else:
             unknown.append(f'{folder}: not the name of a set')
     for path in archives:
@@ -139,7 +139,7 @@ def _search_archive(path: Path) -> tuple[list[FoundSet], list[str]]:
         if benchmark is None:
             unknown.append(f'{place}: not the name of a set')
             continue
-        files = tuple([ZippedImage(archive, info) for info in sides[side]] for side in SIDES)
-        names = tuple(f'{place}/{side}' for side in SIDES)
-        found.append(FoundSet(benchmark, place, names, files, zipped=True))
+        first, second = ([ZippedImage(archive, info) for info in sides[side]] for side in SIDES)
+        name, other = (f'{place}/{side}' for side in SIDES)
+        found.append(FoundSet(benchmark, place, (name, other), (first, second), zipped=True))
     return found, unknown

@@ -190,9 +190,11 @@ def registered_similarity(small: np.ndarray, other: np.ndarray) -> float:
 def _laid_similarity(small: np.ndarray, other: np.ndarray) -> float:
     """Return the correlation of the details, with the second thumbnail laid on the first."""
     first, second = _high_passed(small, COARSE_BLUR), _high_passed(other, COARSE_BLUR)
-    halves = [cv2.resize(image, (THUMBNAIL // 2,) * 2, interpolation=cv2.INTER_AREA) for image in (first, second)]
-    laid = _registered(*halves, np.eye(2, 3, dtype=np.float32))
-    if laid is None or _correlation(*halves, laid) < COARSE:
+    half, other_half = (
+        cv2.resize(image, (THUMBNAIL // 2, THUMBNAIL // 2), interpolation=cv2.INTER_AREA) for image in (first, second)
+    )
+    laid = _registered(half, other_half, np.eye(2, 3, dtype=np.float32))
+    if laid is None or _correlation(half, other_half, laid) < COARSE:
         return 0.0
     laid[:, 2] *= 2  # from there on in pixels half as large
     laid = _registered(first, second, laid)
@@ -203,7 +205,10 @@ def _registered(first: np.ndarray, second: np.ndarray, start: np.ndarray) -> np.
     """Find the affine map (2, 3) from pixels of the first image to those of the second; None if none is sensible."""
     criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, ECC_STEPS, ECC_PRECISION)
     try:
-        _, laid = cv2.findTransformECC(first, second, start, cv2.MOTION_AFFINE, criteria, None, ECC_BLUR)
+        # the stub wants a mask where OpenCV takes None
+        _, laid = cv2.findTransformECC(  # type: ignore[call-overload]
+            first, second, start, cv2.MOTION_AFFINE, criteria, None, ECC_BLUR
+        )
     except cv2.error:  # it does not converge: the two have nothing in common
         return None
     change = laid - np.eye(2, 3)

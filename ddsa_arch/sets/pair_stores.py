@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,7 +85,9 @@ def _write(
             raise InputError(f'{final} is there already; delete it first, or give another --out')
     if not doomed:
         _check_room(pairs, finals[0].parent)
-    left_out, problems, equal = [], [], []
+    equal: list[str] = []
+    left_out: list[str] = []
+    problems: list[str] = []
     writers: list[StoreWriter] = []
     try:
         if not doomed:
@@ -166,7 +168,7 @@ class _Loaded:
 
 def _load_ahead(
     pairs: Pairs, writers: Sequence[StoreWriter], progress: Callable[[Iterable], Iterable]
-) -> Iterator[_Loaded]:
+) -> Generator[_Loaded, None, None]:
     """Read and check the pairs on all cores, in order, a bounded number ahead of the writer."""
 
     def load(stem: str) -> _Loaded:
@@ -174,7 +176,7 @@ def _load_ahead(
 
     workers = os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
-        waiting = []
+        waiting: list[Future[_Loaded]] = []
         stems = list(pairs.inputs)
         upcoming = iter(stems)
         for _ in progress(stems):

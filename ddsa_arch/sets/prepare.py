@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from pathlib import Path
 
 from tqdm import tqdm
@@ -118,7 +119,7 @@ def _prepare_set(
         _, notes = write_pair_stores(pairs, out, bar, skip_bad, min(max(surplus, 0), benchmark.surplus))
         result = 'made'
     sizes = [entry.shape[1::-1] for entry in read_entries(stores[0]).values()]
-    smallest, largest = (' x '.join(map(str, pick(sizes, key=lambda s: s[0] * s[1]))) for pick in (min, max))
+    smallest, largest = (' x '.join(map(str, size)) for size in (min(sizes, key=prod), max(sizes, key=prod)))
     stored = sum((store / 'data.mdb').stat().st_size for store in stores)
     if len(sizes) != benchmark.pairs:
         result += f'; {abs(len(sizes) - benchmark.pairs)} pairs too {"few" if len(sizes) < benchmark.pairs else "many"}'
@@ -134,7 +135,7 @@ def _prepare_set(
 
 def _row(source: FoundSet, more: Mapping[str, object]) -> dict[str, object]:
     known = {'set': source.benchmark.name, 'source': source.place, 'expected': source.benchmark.pairs}
-    return dict.fromkeys(COLUMNS, '') | known | more
+    return {**dict.fromkeys(COLUMNS, ''), **known, **more}
 
 
 def _verify_set(pairs: Pairs, stores: Sequence[Path], bar: Callable[[Iterable], Iterable]) -> None:

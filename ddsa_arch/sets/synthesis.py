@@ -65,8 +65,7 @@ def render_pairs(
     jobs = [(stem, path, i) for stem, path in clean.items() for i in range(copies)]
     alone = len(jobs) <= FEW_JOBS or os.cpu_count() == 1
     with atomic_folder(out / 'input') as inputs, atomic_folder(out / 'target') as targets:
-        places = {'inputs': inputs, 'targets': targets}
-        render = partial(_render, **places, style=style, seed=seed, streaks=list(streaks))
+        render = partial(_render, inputs=inputs, targets=targets, style=style, seed=seed, streaks=list(streaks))
         with nullcontext() if alone else ProcessPoolExecutor() as pool:
             for _ in progress(map(render, jobs) if pool is None else pool.map(render, jobs, chunksize=JOBS_AT_ONCE)):
                 pass

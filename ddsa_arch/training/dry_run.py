@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from basicsr.utils.logger import initialized_logger
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Subset
 
 from ddsa_arch.training import pipeline
 from ddsa_arch.training.progress import Prefetcher, Progress, Sample, rates
@@ -182,7 +182,8 @@ class Trial(Progress):
             seconds = time.perf_counter() - began
             if seconds > QUICK and not self.options['dist']:
                 break
-        self.validated.append((dataloader.dataset.opt['name'], len(dataloader.dataset), seconds))
+        dataset: Any = dataloader.dataset  # BasicSR's have options and a length
+        self.validated.append((dataset.opt['name'], len(dataset), seconds))
 
     def save(self, epoch: int, current_iter: int) -> None:
         began = time.perf_counter()
@@ -214,7 +215,7 @@ class Trial(Progress):
 class _FirstImage(Subset):
     """The first image of a validation set, under the set's name."""
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: Any) -> None:  # BasicSR's have options
         super().__init__(dataset, [0])
         self.opt = dataset.opt
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from basicsr.data import build_dataloader
 from basicsr.data.data_sampler import EnlargedSampler
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from ddsa_arch.data.keyed_sampler import KeyedSampler
 
@@ -23,8 +23,8 @@ class Loaders(NamedTuple):
     total_iter: int
 
 
-def train_and_val_loaders(
-    opt: dict[str, Any], sets: dict[str, Dataset], logger: logging.Logger, state: dict[str, Any] | None
+def train_and_val_loaders(  # Any: sets of BasicSR have a length, which torch's Dataset does not promise
+    opt: dict[str, Any], sets: dict[str, Any], logger: logging.Logger, state: dict[str, Any] | None
 ) -> Loaders:
     """Loaders of all data sets of a training.
 
@@ -59,7 +59,7 @@ def train_and_val_loaders(
     return Loaders(train_loader, sampler, val_loaders, total_epochs, total_iters)
 
 
-def _train_sampler(dataset: Dataset, ratio: int, opt: dict[str, Any]) -> KeyedSampler | EnlargedSampler:
+def _train_sampler(dataset: Any, ratio: int, opt: dict[str, Any]) -> KeyedSampler | EnlargedSampler:
     """Ours for data sets that take a sample's place in the run, BasicSR's for all others."""
     if getattr(dataset, 'takes_places', False):
         return KeyedSampler(len(dataset), opt['world_size'], opt['rank'], ratio, opt['manual_seed'])

@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import basicsr.test
 import basicsr.train
@@ -46,6 +46,18 @@ def pipeline_parser(prog: str, description: str) -> argparse.ArgumentParser:
         '--force_yml', nargs='+', default=[], metavar='SECTION:KEY=VALUE', help='options that overrule the file'
     )
     return parser
+
+
+class Flags(TypedDict, total=False):
+    """What the verbs that run a pipeline hand on to ``run``."""
+
+    launcher: str
+    auto_resume: bool
+    debug: bool
+    force_yml: Sequence[str]
+    root: str | Path | None
+    progress: Progress | None
+    allow_missing: bool
 
 
 def run(

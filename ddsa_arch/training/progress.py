@@ -14,6 +14,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -141,7 +142,7 @@ class Progress:
         if wanted == 'bar' or (wanted == 'auto' and sys.stderr.isatty()):
             total = int(self.options['train']['total_iter'])
             self.bar = tqdm(total=total, initial=iteration, bar_format=BAR_FORMAT, dynamic_ncols=True)
-            self.stack.push(self._close)
+            self.stack.push(partial(self._close, self.bar))
             self.stack.enter_context(logging_redirect_tqdm([logging.getLogger('basicsr')]))
 
     def new_epoch(self, prefetcher: Prefetcher) -> None:
@@ -155,7 +156,7 @@ class Progress:
         with self._wait():
             batch = prefetcher.next()
         self.in_step = batch is not None and self.iteration < int(self.options['train']['total_iter'])
-        if self.in_step:
+        if self.in_step and batch is not None:
             self.images += len(batch['lq']) * self.options['world_size']
         return batch
 
@@ -166,7 +167,7 @@ class Progress:
             self.first_step = now, self.iteration
         if self.bar is not None and now >= self.shown + SHOW_EVERY:
             self.shown = now
-            self._show()
+            self._show(self.bar)
 
     def log(self, log_vars: Mapping[str, Any]) -> str:
         """Write what BasicSR is about to log into the table; returns what its line should say in addition."""
@@ -219,18 +220,18 @@ class Progress:
 
     # --- the bar ----------------------------------------------------------------------------------------------
 
-    def _show(self) -> None:
+    def _show(self, bar: tqdm) -> None:
         loss = sum(float(value) for value in getattr(self.model, 'losses', {}).values())  # waits for the device
         self.recent.append(self.sample())
         speed, wait = rates(self.recent[0], self.recent[-1])
         lr = self.model.get_current_learning_rate()[0]
-        self.bar.n = self.iteration
-        self.bar.set_postfix_str(bar_text(loss, self.seconds_left(), speed, wait, self.best(), lr))
+        bar.n = self.iteration
+        bar.set_postfix_str(bar_text(loss, self.seconds_left(), speed, wait, self.best(), lr))
 
-    def _close(self, error: type[BaseException] | None, *_: object) -> None:
+    def _close(self, bar: tqdm, error: type[BaseException] | None, *_: object) -> None:
         if self.first_step is not None and error is None:  # after an error the device may not answer
-            self._show()
-        self.bar.close()
+            self._show(bar)
+        bar.close()
 
 
 class _WatchedModel:
@@ -263,7 +264,7 @@ class _Messages(MessageLogger):
         super().__init__(options, start_iter, tb_logger)
         self.max_iters += 1  # BasicSR counts the steps that are left one too low, and ends below zero
         self.progress = progress
-        self.logger = _WithFigures(self.logger, {})
+        self.logger: _WithFigures = _WithFigures(self.logger, {})
 
     @master_only
     def __call__(self, log_vars: dict[str, Any]) -> None:

@@ -23,5 +23,11 @@ def test_another_number_of_weights_is_refused():
         DerainL1Loss(output_weights=[1])([torch.zeros(1)] * 2, torch.zeros(1))
 
 
+def test_weights_of_which_all_are_zero_are_refused():
+    """Their sum would be the number 0, which has no gradient."""
+    with pytest.raises(ValueError, match='output_weights: all of them are 0'):
+        DerainL1Loss(output_weights=[0, 0])([torch.zeros(1)] * 2, torch.zeros(1))
+
+
 def test_an_option_file_can_name_it():
     assert isinstance(build_loss({'type': 'DerainL1Loss', 'loss_weight': 0.5}), DerainL1Loss)

@@ -6,6 +6,8 @@ conversion.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,7 +15,11 @@ from torch import Tensor, nn
 from ddsa_arch.archs.blocks import precision
 
 SLOPE = 0.2  # of every leaky ReLU of both networks
-RESAMPLINGS = {'same': nn.Identity, 'down': lambda: nn.AvgPool2d(2), 'up': lambda: nn.Upsample(scale_factor=2)}
+RESAMPLINGS: dict[str, Callable[[], nn.Module]] = {
+    'same': nn.Identity,
+    'down': lambda: nn.AvgPool2d(2),
+    'up': lambda: nn.Upsample(scale_factor=2),
+}
 
 
 class DenseBlock(nn.Module):

@@ -7,7 +7,7 @@ Shapes: B batch; C = n_feat channels, and C_l = n_feat + l * scale_unetfeats at 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise, zip_longest
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -114,9 +114,9 @@ class Encoder(nn.Module):
         """Encode x; ``encoded`` and ``decoded`` are the earlier stage's pyramids, empty where there is none."""
         features = []
         earlier = zip(encoded[:-1], reversed(decoded), strict=True)
-        for level, (e, d) in zip_longest(self.body, earlier, fillvalue=(None, None)):  # the last level has none
-            features.append(level(x, e, d))
-            x = level.downsample(features[-1])
+        for level in self.body:
+            features.append(level(x, *next(earlier, ())))  # the last level has no earlier features
+            x = level.get_submodule('downsample')(features[-1])
         return features
 
 

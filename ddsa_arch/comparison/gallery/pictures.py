@@ -72,7 +72,7 @@ def encode_webp(image: np.ndarray, quality: int) -> str:
     done, data = cv2.imencode('.webp', image, [cv2.IMWRITE_WEBP_QUALITY, quality])
     if not done:
         raise InputError(f'a picture of shape {image.shape} cannot be encoded as WebP')
-    return base64.b64encode(data).decode('ascii')
+    return base64.b64encode(data.data).decode('ascii')
 
 
 def encoded_thumbnail(picture: np.ndarray) -> tuple[str, tuple[int, int]]:
