@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ddsa_arch.errors import InputError
-from ddsa_arch.files.images import files_in, images_by_stem
+from ddsa_arch.files.images import ImageFile, files_in, images_by_stem
 from ddsa_arch.files.lmdb_store import is_store, read_entries
 from ddsa_arch.files.locks import only_writer
 from ddsa_arch.files.matching import SIDES, pair_files
@@ -26,6 +27,7 @@ from ddsa_arch.sets.synthesis import render_pairs
 from ddsa_arch.sets.verify import pair_problems, store_problems
 
 MEBIBYTE = 1 << 20
+COMPARED = 32  # pairs whose two files are compared before the work
 MODULES = (
     ('download', data_download, 'the archives of the field, from Google Drive'),
     ('prepare', data_prepare, 'the archives of the field to LMDBs, verified'),
@@ -66,9 +68,21 @@ def make_lmdb(
     stems = _select(list(found.inputs), pairs)
     found.inputs = {stem: found.inputs[stem] for stem in stems}
     found.targets = {stem: found.targets[stem] for stem in stems}
+    looked_at = stems[:: max(1, len(stems) // COMPARED)]
+    if stems and all(_one_file(found.inputs[stem], found.targets[stem]) for stem in looked_at):
+        raise InputError(
+            f'{input_dir} and {target_dir}: input and target are one file in all of {len(looked_at)} pairs looked at; '
+            'name the clean images as --target'
+        )
     bar = partial(tqdm, unit='pair', desc=Path(out).name, disable=None if progress else True)
     stores, notes = write_pair_stores(found, out, bar, skip_bad)
     return stores, [f'passed over {file}' for file in found.passed_over] + notes
+
+
+def _one_file(rainy: ImageFile, clean: ImageFile) -> bool:
+    with contextlib.suppress(OSError, InputError):  # what cannot be read is named when it is stored
+        return rainy.read_bytes() == clean.read_bytes()
+    return False
 
 
 def _select(stems: list[str], pairs: str | None) -> list[str]:

@@ -109,10 +109,6 @@ def _write(
                 ):
                     writer.put(Entry(stem, file.name, shape), data)
         problems = pairs.problems + problems
-        if equal and len(equal) == len(writers[0].entries if writers else ()):
-            raise InputError(
-                f'{finals[0].parent}: input and target are one file in every pair; name the clean images as target'
-            )
         if problems and not skip_bad:
             raise InputError(f'{len(problems)} problems:\n  ' + '\n  '.join(problems) + f'\n{SKIP_REMEDY}')
         if not writers[0].entries:

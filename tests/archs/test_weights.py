@@ -159,3 +159,21 @@ def test_what_cannot_be_stored_is_named(tmp_path):
     with pytest.raises(InputError, match=r'0.bias is beyond the range of float16|0.weight is beyond'):
         write_weights(tmp_path / 'w.pth', state(1e6), {}, {}, half=True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_file_did_not_hold_is_told(tmp_path):
+    torch.save({'params': {'0.weight': state(1.0)['0.weight']}}, tmp_path / 'w.pth')
+    loaded = load_weights(net(0.0), tmp_path / 'w.pth', 'params_ema', strict=False)
+    assert (loaded.key, loaded.taken) == ('params', 1)
+    assert loaded.random == ('0.bias', '1.bias', '1.weight')
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_weights_that_are_not_finite_are_refused(tmp_path, value):
+    broken = state(1.0)
+    broken['1.bias'][2] = value
+    torch.save(broken, tmp_path / 'w.pth')
+    module = net(0.0)
+    with pytest.raises(InputError, match=r'w\.pth holds numbers that are not finite in 1 of 4 tensors: 1\.bias'):
+        load_weights(module, tmp_path / 'w.pth')
+    assert all(not p.any() for p in module.parameters())

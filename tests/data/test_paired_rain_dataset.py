@@ -1,4 +1,5 @@
 import itertools
+import os
 import pickle
 import random
 import shutil
@@ -256,10 +257,39 @@ def test_opened_set_can_be_pickled(pairs):
 
 
 def test_one_lmdb_serves_training_and_validation_at_once(pairs):
-    lmdbs = {**stores(pairs), 'dataroot_lq': str(pairs / 'target.lmdb')}
-    train, val = (PairedRainDataset(options(pairs, phase, **lmdbs)) for phase in ('train', 'val'))
-    assert torch.equal(val[0]['lq'], val[0]['gt'])
-    assert torch.equal(train[4]['lq'], train[4]['gt'])
+    train, val = (PairedRainDataset(options(pairs, phase, **stores(pairs))) for phase in ('train', 'val'))
+    assert val[0]['lq_path'] == train[0]['lq_path']
+    assert val[0]['lq'].shape != train[4]['lq'].shape
+
+
+def test_sides_that_are_one_are_refused(pairs, tmp_path):
+    one = {'dataroot_lq': str(pairs / 'target.lmdb'), 'dataroot_gt': str(pairs / 'target.lmdb')}
+    with pytest.raises(InputError, match=r'dataroot_lq and dataroot_gt are both .*target\.lmdb; name the clean images'):
+        PairedRainDataset(options(pairs, **one))
+    shutil.copytree(pairs / 'target', tmp_path / 'copy')
+    copied = {'dataroot_lq': str(tmp_path / 'copy'), 'dataroot_gt': str(pairs / 'target')}
+    with pytest.raises(InputError, match='input and target are one file in 4 of 4 pairs looked at'):
+        PairedRainDataset(options(pairs, **copied))
+
+
+def test_pairs_without_rain_are_named(pairs, tmp_path):
+    shutil.copytree(pairs / 'input', tmp_path / 'input')
+    rainless = sorted((pairs / 'target').iterdir())[3]
+    shutil.copyfile(rainless, tmp_path / 'input' / f'{rainless.stem}.png')
+    dataset = PairedRainDataset(options(pairs, dataroot_lq=str(tmp_path / 'input')))
+    assert len(dataset.warnings) == 1
+    assert f'one file in 1 of 4 pairs looked at: {rainless.stem}' in dataset.warnings[0]
+
+
+def test_a_store_that_is_replaced_during_a_run_is_noticed(pairs, tmp_path):
+    shutil.copytree(pairs / 'input.lmdb', tmp_path / 'input.lmdb')
+    roots = {**stores(pairs), 'dataroot_lq': str(tmp_path / 'input.lmdb')}
+    dataset = PairedRainDataset(options(pairs, **roots))
+    dataset[0]
+    shutil.copyfile(pairs / 'target.lmdb' / 'data.mdb', tmp_path / 'new')
+    os.replace(tmp_path / 'new', tmp_path / 'input.lmdb' / 'data.mdb')
+    with pytest.raises(InputError, match=r'input\.lmdb: the store was replaced during the run'):
+        dataset[0]
 
 
 def test_same_code_gives_the_same_patch_whatever_was_drawn_before(pairs):

@@ -2,6 +2,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
 import sys
 
 import cv2
@@ -296,3 +297,26 @@ def test_store_is_read_in_a_forked_child_and_its_parent(pairs, tmp_path):
     assert in_child(read) == 0
     assert read_value(store, 'norain-10') == expected
     assert in_child(read) == 0
+
+
+@pytest.mark.parametrize('left', [0.5, 0.8, 0.99])
+def test_a_database_that_is_cut_off_is_not_read(pairs, tmp_path, left):
+    """Reading it would end the process with SIGBUS."""
+    (store, _), _ = write_pair_stores(Pairs(*pairs), tmp_path / 'out')
+    data = store / 'data.mdb'
+    with data.open('r+b') as file:
+        file.truncate(int(data.stat().st_size * left))
+    with pytest.raises(InputError, match=r'no readable LMDB \(data\.mdb is cut off: it has .* bytes of'):
+        read_value(store, 'norain-2')
+
+
+def test_damaged_pages_are_one_message(pairs, tmp_path):
+    (store, _), _ = write_pair_stores(Pairs(*pairs), tmp_path / 'out')
+    size = (store / 'data.mdb').stat().st_size
+    with (store / 'data.mdb').open('r+b') as file:
+        file.seek(8192)  # behind the two pages that describe the database
+        file.write(os.urandom(size - 8192))
+    code = f"from ddsa_arch.files.lmdb_store import read_value; read_value({str(store)!r}, 'norain-2')"
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)  # it may end the process
+    assert done.returncode == 1, done.returncode
+    assert 'InputError' in done.stderr

@@ -1,6 +1,7 @@
 """``ddsa test``: several sets in one run, with and without targets, some of them missing."""
 
 import csv
+import hashlib
 import json
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 import yaml
 
 from ddsa_arch.archs.building import build_network
+from ddsa_arch.archs.weights import read_weights, state_checksum
 from ddsa_arch.errors import InputError
 from ddsa_arch.files.images import write_image
 from ddsa_arch.models.checkpoints import save_whole
@@ -105,16 +107,44 @@ def test_a_metric_that_compares_is_refused_for_sets_without_targets(three_sets):
         run_test(three_sets, force_yml=['val:metrics_without_target:psnr:type=derain_psnr'])
 
 
-def test_output_that_is_not_finite_is_noted_and_leaves_the_mean_alone(write_options, workplace):
-    """The first convolution's weights are NaN: so is every output."""
-    options = write_options('test', **{'path:pretrain_network_g': 'broken.pth', 'val:save_img': True})
+def write_weights_of(options, path, change):
+    """Save the weights of the network of an option file, each changed by a function of its name and value."""
     net = build_network(check_network(yaml.safe_load(options.read_text(encoding='utf-8'))['network_g']))
-    state = {k: torch.full_like(v, torch.nan) for k, v in net.state_dict().items()}
-    save_whole({'params': state}, workplace / 'broken.pth')
-    folder = run_test(options)
+    state = {name: change(name, value) for name, value in net.state_dict().items()}
+    save_whole({'params': {name: value for name, value in state.items() if value is not None}}, path)
+
+
+def test_output_that_is_not_finite_is_an_error_and_no_picture(write_options, workplace, capsys):
+    options = write_options('test', **{'path:pretrain_network_g': 'huge.pth', 'val:save_img': True})
+    write_weights_of(options, workplace / 'huge.pth', lambda _, value: torch.full_like(value, 3e38))
+    assert main(['test', '-opt', str(options)]) == 1
+    assert 'error: the output of the network is not finite for tile0' in capsys.readouterr().err
+    folder = workplace / 'results' / 'run'
     images = rows(folder / 'first.csv')
     assert {r['note'] for r in images} == {"the network's output is not finite"}
     assert {r['psnr'] for r in images} == {'nan'}
     summary = rows(folder / 'summary.csv')
     assert (summary[0]['psnr'], summary[0]['psnr_counted']) == ('nan', '0')
-    assert len(list((folder / 'visualization' / 'first').iterdir())) == 10
+    assert list(folder.rglob('*.png')) == []
+
+
+def test_weights_that_are_not_finite_or_not_all_there_are_refused(write_options, workplace):
+    changes = {'path:pretrain_network_g': 'w.pth', 'path:strict_load_g': False}
+    options = write_options('test', **changes)
+    write_weights_of(options, workplace / 'w.pth', lambda name, value: value if 'embed' in name else None)
+    with pytest.raises(InputError, match=r'tensors of DDSANet are not in w\.pth and keep the values .* strict_load_g'):
+        run_test(options)
+    write_weights_of(options, workplace / 'w.pth', lambda _, value: torch.full_like(value, torch.nan))
+    with pytest.raises(InputError, match=r'w\.pth holds numbers that are not finite'):
+        run_test(options)
+    assert not (workplace / 'results').exists()
+
+
+def test_the_key_that_was_loaded_and_the_digests_are_stored(write_options, workplace):
+    options = write_options('test', **{'path:pretrain_network_g': 'w.pth', 'path:param_key_g': 'params_ema'})
+    write_weights_of(options, workplace / 'w.pth', lambda _, value: value)
+    folder = run_test(options)
+    weights = json.loads((folder / 'results.json').read_text(encoding='utf-8'))['protocol']['weights']
+    assert weights['key'] == 'params'  # the file holds no averaged ones
+    assert weights['sha256'] == hashlib.sha256((workplace / 'w.pth').read_bytes()).hexdigest()
+    assert weights['tensors_sha256'] == state_checksum(read_weights(workplace / 'w.pth').state_dict())

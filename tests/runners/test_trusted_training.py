@@ -4,11 +4,13 @@ import itertools
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
 
 from ddsa_arch.errors import InputError
+from ddsa_arch.models.derain_model import DerainModel
 from ddsa_arch.runners.cli import main
 from ddsa_arch.runners.train import train
 
@@ -71,6 +73,26 @@ def test_a_poisoned_batch_changes_no_weight_and_is_told_with_its_images(write_op
     assert 'iteration 3: a loss or the gradient is not finite, so the step was skipped (1 so far, 1 in a row)' in told
     assert told.split('images: ')[1].count('tile') == 3
     assert state_of(folder, 5)['skipped'] == 1
+
+
+def test_broken_weights_are_not_saved_over_sound_ones(write_options, workplace, monkeypatch, capsys):
+    step = DerainModel.optimize_parameters
+
+    def broken_step(self, current_iter):
+        step(self, current_iter)
+        if current_iter == 6:
+            next(self.net_g.parameters()).data[0] = torch.inf
+
+    monkeypatch.setattr(DerainModel, 'optimize_parameters', broken_step)
+    options = write_options('train')
+    assert main(['train', '-opt', str(options)]) == 2
+    assert 'the weights of the network are not finite any more, so none were saved' in capsys.readouterr().err
+    folder = workplace / 'experiments' / 'run'
+    assert [path.name for path in (folder / 'models').iterdir()] == ['net_g_4.pth']
+    assert all(value.isfinite().all() for value in weights(folder, 4)['params'].values())
+    monkeypatch.undo()
+    monkeypatch.chdir(workplace)
+    assert main(['train', '-opt', str(options), '--auto_resume']) == 0
 
 
 def test_training_stops_after_too_many_skipped_steps_and_keeps_sound_weights(write_options, workplace, capsys):
@@ -288,3 +310,29 @@ def test_a_process_that_dies_ends_the_others_with_a_message(write_options, workp
     assert 'exitcode  : 7' in done.stderr
     left = subprocess.run(['ps', '-eo', 'args'], capture_output=True, text=True, check=True).stdout
     assert str(workplace) not in left
+
+
+# Two runs at once
+
+
+def test_a_second_run_of_a_name_is_refused_while_the_first_one_runs(write_options, workplace, repository):
+    """With --auto_resume too; the first one goes on as if nothing had been."""
+    options = write_options('train', **{'train:total_iter': 100000, 'logger:keep_checkpoints': 2})
+    command = [sys.executable, str(repository / 'scripts' / 'train.py'), '-opt', str(options)]
+    first = subprocess.Popen(command, cwd=workplace, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while not any((workplace / 'experiments' / 'run' / 'training_states').glob('*.state')):
+            assert first.poll() is None
+            time.sleep(0.05)
+        for flag in ([], ['--auto_resume']):
+            second = subprocess.run([*command, *flag], cwd=workplace, capture_output=True, text=True)
+            assert second.returncode == 2
+            assert f'is in use by process {first.pid} on ' in second.stderr
+            assert "choose another name: --force_yml 'name=...'" in second.stderr
+        assert first.poll() is None
+    finally:
+        first.kill()
+        first.wait()
+    assert sorted(path.name for path in (workplace / 'experiments').iterdir()) == ['.run.lock', 'run']
+    folder = train(write_options('train', **{'train:total_iter': 8}))
+    assert folder.name == 'run'

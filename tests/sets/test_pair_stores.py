@@ -44,13 +44,13 @@ def pairs(tmp_path):
 def many(tmp_path):
     """Two dozen pairs of a few bytes each."""
     sides = []
-    for side in ('rain', 'clean'):
-        sides.append({f'{i}': write(tmp_path / side / f'{i}.bmp', i, height=3, width=2) for i in range(24)})
+    for side, seed in (('rain', 0), ('clean', 100)):
+        sides.append({f'{i}': write(tmp_path / side / f'{i}.bmp', seed + i, height=3, width=2) for i in range(24)})
     return sides
 
 
 def names(folder):
-    return sorted(p.name for p in folder.iterdir()) if folder.exists() else None
+    return sorted(p.name for p in folder.iterdir() if p.name != '.ddsa.lock') if folder.exists() else None
 
 
 def content(store):
@@ -174,9 +174,9 @@ def test_what_is_wrong_is_left_out_and_told_where_that_is_wanted(many, tmp_path)
     found = Pairs(*many, problems=['rain: lonely.png has no partner'])
     stores, left_out = write_pair_stores(found, tmp_path / 'out', skip_bad=True)
     assert [text.split(';')[0] for text in left_out] == [
-        'rain: lonely.png has no partner',
-        f'{many[0]["3"]}: empty (0 bytes)',
-        '5: input and target have unequal sizes, 2 x 3 and 4 x 4',
+        'left out: rain: lonely.png has no partner',
+        f'left out: {many[0]["3"]}: empty (0 bytes)',
+        'left out: 5: input and target have unequal sizes, 2 x 3 and 4 x 4',
     ]
     for store, side in zip(stores, many, strict=True):
         assert content(store) == {f'{i}'.encode(): side[f'{i}'].read_bytes() for i in range(24) if i not in (3, 5)}
@@ -187,7 +187,7 @@ def test_surplus_of_unequal_pairs_is_left_out_and_no_other_fault(many, tmp_path)
     write(many[1]['5'], height=4, width=4)
     stores, left_out = write_pair_stores(Pairs(*many), tmp_path / 'out', surplus=1)
     assert len(read_entries(stores[0])) == 23
-    assert left_out == ['5: input and target have unequal sizes, 2 x 3 and 4 x 4; replace or remove the pair']
+    assert left_out == ['left out: 5: input and target have unequal sizes, 2 x 3 and 4 x 4; replace or remove the pair']
     write(many[1]['7'], height=4, width=4)
     with pytest.raises(InputError, match=r'1 problems:\n  7: input and target'):
         write_pair_stores(Pairs(*many), tmp_path / 'second', surplus=1)
