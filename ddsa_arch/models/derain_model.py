@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,8 @@ class DerainModel(SRModel):
         self.plan = plan_of(opt) if opt['is_train'] else {}
         self.recipe = Recipe(**(opt['val'].get('restore') or {}))
         self.weight_file: WeightFile | None = None
+        self.seen: Counter[str] = Counter()  # samples of each set of a mixture, of this process
+        self.seen_by_all: dict[str, int] = {}
         self.loaded: dict[str, Any] | None = None
         super().__init__(opt)
         self.weight_file = None  # it is as large as the network
@@ -167,6 +169,8 @@ class DerainModel(SRModel):
 
     def feed_data(self, data: dict[str, Any]) -> None:
         self.names = list(data.get('lq_path', ()))
+        if self.is_train:
+            self.seen.update(data.get('set', ()))
 
         def place(image: Tensor) -> Tensor:
             return image.to(self.device, non_blocking=True, memory_format=self.memory_format)
@@ -312,7 +316,18 @@ class DerainModel(SRModel):
                     f'the weights of {name} are not finite any more, so none were saved; those saved before are sound. '
                     'Lower train.optim_g.lr, or set train.grad_clip, and go on with --auto_resume'
                 )
+        self.seen_by_all = self.samples_seen()
+        if seen := self.seen_by_all:
+            told = ', '.join(f'{name} {count / sum(seen.values()):.1%}' for name, count in seen.items())
+            get_root_logger().info(f'Samples of each set so far: {told}')
         super().save(epoch, current_iter)
+
+    def samples_seen(self) -> dict[str, int]:
+        """Return how many samples of each set of a mixture all processes have trained on."""
+        total: Counter[str] = Counter()
+        for part in gather(self.seen):
+            total.update(part)
+        return dict(sorted(total.items()))
 
     @master_only
     def save_network(
@@ -341,6 +356,7 @@ class DerainModel(SRModel):
             'schedulers': [s.state_dict() for s in self.schedulers],
             'best_metric_results': self.best_results(),
             'skipped': self.skipped,
+            'seen': self.seen_by_all,
             'plan': self.plan,
         }
         if self.step.scaler:
@@ -360,6 +376,8 @@ class DerainModel(SRModel):
         if resume_state.get('best_metric_results'):
             self.best_metric_results = resume_state['best_metric_results']
         self.skipped = resume_state.get('skipped', 0)
+        if self.opt['rank'] == 0:  # who carries on what all have seen
+            self.seen = Counter(resume_state.get('seen', {}))
         if self.step.scaler and 'scaler' in resume_state:
             self.step.scaler.load_state_dict(resume_state['scaler'])
         self.objectives.load_state(resume_state.get('losses', {}))

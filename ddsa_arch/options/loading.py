@@ -16,7 +16,7 @@ from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
 from ddsa_arch.errors import InputError, did_you_mean
 from ddsa_arch.options.parts import check_part, not_registered
 from ddsa_arch.options.reading import read_options
-from ddsa_arch.options.schema import DATASET, OPTIONS, REQUIRED, Key, Named, Part, Section
+from ddsa_arch.options.schema import DATASET, OF_LOADERS, OPTIONS, REQUIRED, Key, Named, Part, Section
 
 NUMBER = re.compile(r'[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?')
 LOADER_KEYS = (
@@ -73,7 +73,7 @@ def load_options(path: str | Path, is_train: bool, force_yml: Sequence[str] = ()
     force(options, force_yml)
     try:
         import_modules(options.get('imports'))
-        checked = _check_section(coerce_numbers(options), OPTIONS, '', is_train)
+        checked = _check_section(_as_mixture(coerce_numbers(options)), OPTIONS, '', is_train)
         _check_names(checked)
         _check_datasets(checked.get('datasets', {}), is_train)
         if is_train and not ('pixel_opt' in checked['train'] or 'perceptual_opt' in checked['train']):
@@ -83,6 +83,28 @@ def load_options(path: str | Path, is_train: bool, force_yml: Sequence[str] = ()
     except InputError as error:
         raise InputError(f'{path}: {error}') from None
     return checked
+
+
+def _as_mixture(options: dict[str, Any]) -> dict[str, Any]:
+    """Write a list of training sets as a MixtureDataset; what is for loaders stands in the first of the sets."""
+    datasets = options.get('datasets')
+    if not isinstance(datasets, dict):
+        return options
+    train = datasets.get('train')
+    sets = train if isinstance(train, list) else train.get('sets') if isinstance(train, dict) else None
+    if not isinstance(sets, list):
+        return options
+    named = {}
+    for place, entry in enumerate(sets):
+        if not isinstance(entry, dict) or not isinstance(entry.get('name'), str):
+            raise InputError(f'datasets.train: set {place + 1} of the list has no name; wanted `- name: NAME`')
+        if entry['name'] in named:
+            raise InputError(f'datasets.train: two sets have the name {entry["name"]!r}')
+        named[entry['name']] = {k: v for k, v in entry.items() if k not in OF_LOADERS}
+    first = sets[0] if isinstance(train, list) and sets else {}
+    of_loaders = {k: v for k, v in first.items() if k in (*OF_LOADERS, 'gt_size') and k != 'name'}
+    mixture = {'name': 'mixture', 'type': 'MixtureDataset', **of_loaders, **(train if isinstance(train, dict) else {})}
+    return {**options, 'datasets': {**datasets, 'train': {**mixture, 'sets': named}}}
 
 
 def check_network(network_g: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ The loader checks option files against it, and options/README.md is written from
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ddsa_arch.models.restore import PLAIN
@@ -100,6 +100,24 @@ DATASET: Section = {
     'prefetch_mode': Key(str, None, 'cuda copies the next batch to the GPU ahead of time.', choices=('cuda',)),
     'phase': Key(str, None, 'Set by the loader.'),
     'scale': Key(int, None, 'Set by the loader.'),
+}
+
+OF_LOADERS = (
+    'name', 'batch_size_per_gpu', 'num_worker_per_gpu', 'dataset_enlarge_ratio', 'persistent_workers', 'pin_memory',
+    'prefetch_mode', 'phase', 'scale',
+)  # fmt: skip
+# A set of a mixture: what it does not say is inherited, so nothing has a default
+PART_OF_MIXTURE: Section = {
+    'weight': Key(float, 1.0, "The set's share of the samples, over the sum of all weights.", minimum=0),
+    **{
+        name: replace(key, default=None) if isinstance(key, Key) and name != 'type' else key
+        for name, key in DATASET.items()
+        if name not in OF_LOADERS
+    },
+}
+DATASET = {
+    **DATASET,
+    'sets': Named(PART_OF_MIXTURE, 'The sets of a MixtureDataset by name; a list of sets with names does too.', r'\w+'),
 }
 
 RESTORE: Section = {

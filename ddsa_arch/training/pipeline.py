@@ -135,9 +135,10 @@ def complete(options: dict[str, Any], root: Path, is_train: bool, auto_resume: b
         dataset['phase'] = phase.split('_')[0]
         dataset['scale'] = options['scale']
         dataset.setdefault('seed', options['manual_seed'])
-        for key in ('dataroot_gt', 'dataroot_lq', 'dataroot_streaks', 'dataroot_real'):
-            if dataset.get(key):
-                dataset[key] = os.path.expanduser(dataset[key])
+        for part in (dataset, *(dataset.get('sets') or {}).values()):
+            for key in ('dataroot_gt', 'dataroot_lq', 'dataroot_streaks', 'dataroot_real'):
+                if part.get(key):
+                    part[key] = os.path.expanduser(part[key])
     paths = options['path']
     paths.setdefault('resume_state', None)
     for key in ('pretrain_network_g', 'resume_state'):
