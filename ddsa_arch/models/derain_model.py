@@ -29,6 +29,7 @@ from ddsa_arch.errors import InputError
 from ddsa_arch.fast import accelerate
 from ddsa_arch.fast.memory_format import lay_out
 from ddsa_arch.files.images import some
+from ddsa_arch.models.best import BestWeights
 from ddsa_arch.models.checkpoints import STATE_SUFFIX, prune, save_whole
 from ddsa_arch.models.compiling import compile_for_training
 from ddsa_arch.models.gathering import gather, interleave, shared_loader
@@ -149,6 +150,7 @@ class DerainModel(SRModel):
         self.step = TrainingStep(self.net_g, self.optimizer_g, options, self.device, seed, self.opt['rank'])
         further = {name: build_loss(o).to(self.device) for name, o in (options.get('losses') or {}).items()}
         self.objectives = Objectives(self.cri_pix, self.cri_perceptual, further)
+        self.best = self._best_weights()
         self.progressive = None
         if options.get('progressive'):
             drawn_from = {'seed': seed, 'rank': self.opt['rank']}
@@ -267,6 +269,35 @@ class DerainModel(SRModel):
                 self._update_best_metric_result(name, metric, value, current_iter)
         if write:
             self._log_validation_metric_values(current_iter, name, tb_logger)
+        if self.is_train and self.best is not None:
+            self._follow_best(name, means, int(current_iter))
+
+    def _best_weights(self) -> BestWeights | None:
+        options = self.opt['val'].get('best')
+        sets = [d['name'] for phase, d in self.opt['datasets'].items() if phase != 'train']
+        return BestWeights(options, self.opt['val'].get('metrics') or {}, sets) if options else None
+
+    def _follow_best(self, name: str, means: dict[str, float], iteration: int) -> None:
+        """Save the weights with the best mean over the validation sets so far."""
+        assert self.best is not None
+        mean = self.best.add(name, means, iteration)
+        if mean is None:
+            return
+        if self.best.iteration == iteration:
+            self.save_weights('best')
+        get_root_logger().info(
+            f'Mean {self.best.metric} of the validation sets: {mean:.4f} '
+            f'(best {self.best.value:.4f} at iteration {self.best.iteration}, net_g_best.pth)'
+        )
+        if self.best.is_over:
+            get_root_logger().info(
+                f'No better mean in {self.best.waited} validations: the training ends (val.best.patience)'
+            )
+
+    @property
+    def ends_early(self) -> bool:
+        """Whether ``val.best.patience`` is used up."""
+        return self.best is not None and self.best.is_over
 
     def _initialize_best_metric_results(self, dataset_name: str) -> None:
         """BasicSR's, with the metrics of sets without targets too."""
@@ -329,9 +360,20 @@ class DerainModel(SRModel):
             total.update(part)
         return dict(sorted(total.items()))
 
+    def save_weights(self, label: str) -> None:
+        """Write ``net_g_LABEL.pth``, with the averaged weights if there are any."""
+        if self.ema_decay > 0:
+            self.save_network([self.net_g, self.net_g_ema], 'net_g', label, ['params', 'params_ema'])
+        else:
+            self.save_network(self.net_g, 'net_g', label)
+
     @master_only
     def save_network(
-        self, net: nn.Module | list[nn.Module], net_label: str, current_iter: int, param_key: str | list[str] = 'params'
+        self,
+        net: nn.Module | list[nn.Module],
+        net_label: str,
+        current_iter: int | str,
+        param_key: str | list[str] = 'params',
     ) -> None:
         """Write ``{param_key: state dict, network_g: how to build the network}``, whole or not at all."""
         nets = net if isinstance(net, list) else [net]
@@ -361,6 +403,8 @@ class DerainModel(SRModel):
         }
         if self.step.scaler:
             state['scaler'] = self.step.scaler.state_dict()
+        if self.best is not None:
+            state['best'] = self.best.state()
         if carried := self.objectives.state():
             state['losses'] = carried
         folder = Path(self.opt['path']['training_states'])
@@ -376,6 +420,8 @@ class DerainModel(SRModel):
         if resume_state.get('best_metric_results'):
             self.best_metric_results = resume_state['best_metric_results']
         self.skipped = resume_state.get('skipped', 0)
+        if self.best is not None:
+            self.best.load_state(resume_state.get('best', {}))
         if self.opt['rank'] == 0:  # who carries on what all have seen
             self.seen = Counter(resume_state.get('seen', {}))
         if self.step.scaler and 'scaler' in resume_state:

@@ -220,6 +220,11 @@ OPTIONS: Section = {
         'suffix': Key(str, None, 'Added to the names of these images.'),
         'pbar': Key(bool, False, 'Show a progress bar.'),
         'restore': RESTORE,
+        'best': {
+            'metric': Key(str, None, 'Metric of val.metrics whose mean over the sets picks net_g_best.pth.'),
+            'weights': Key(dict, None, 'Weight of each validation set in this mean, by name; alike when absent.'),
+            'patience': Key(int, None, 'Validations without a better mean after which the training ends.', minimum=1),
+        },
         'metrics': Named(METRIC, 'Scores of sets with targets, by the name they have in results.'),
         'metrics_without_target': Named(METRIC, 'Scores of sets without targets: derain_niqe, derain_brisque.'),
     },

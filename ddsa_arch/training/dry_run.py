@@ -24,7 +24,7 @@ from basicsr.utils.logger import initialized_logger
 from torch.utils.data import DataLoader, Subset
 
 from ddsa_arch.training import pipeline
-from ddsa_arch.training.progress import Prefetcher, Progress, Sample, rates
+from ddsa_arch.training.progress import Progress, Sample, rates
 
 WARM_UP = 1  # steps
 TIMED_STEPS = 5
@@ -153,16 +153,8 @@ class Trial(Progress):
         with _quiet_logger(), super().running(options):
             yield
 
-    def new_epoch(self, prefetcher: Prefetcher) -> None:
-        if not self.over:
-            super().new_epoch(prefetcher)
-
-    def next_batch(self, prefetcher: Prefetcher) -> dict[str, Any] | None:
-        batch = None if self.over else super().next_batch(prefetcher)
-        if self.over:  # since the step that super() has counted
-            self.in_step = False
-            return None
-        return batch
+    def is_over(self) -> bool:
+        return self.over
 
     def step_done(self) -> None:
         if self.on_gpu:

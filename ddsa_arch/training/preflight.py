@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from ddsa_arch.archs.building import build_network
 from ddsa_arch.errors import InputError
+from ddsa_arch.models.best import BestWeights
 from ddsa_arch.models.optimisation import build_optimiser, build_schedulers
 from ddsa_arch.models.progressive import ProgressivePatches
 from ddsa_arch.models.restore import Recipe
@@ -92,6 +93,9 @@ def check_run(options: dict[str, Any], world_size: int) -> Checked:
         _check_training(options, net)
         _check_disk(options, net)
     Recipe(**options['val'].get('restore') or {}).check(net)
+    if options['is_train'] and options['val'].get('best'):
+        validated = [d['name'] for d in options['datasets'].values() if d['phase'] != 'train']
+        BestWeights(options['val']['best'], options['val'].get('metrics') or {}, validated)
     _check_metrics(options['val'].get('metrics') or {}, 'val.metrics')
     if any(not d.get('dataroot_gt') for d in options['datasets'].values() if d['phase'] != 'train'):
         _check_metrics(options['val'].get('metrics_without_target') or {}, WITHOUT_TARGET)

@@ -88,6 +88,7 @@ class Progress:
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self.clock = clock
+        self.model: Any = None  # BasicSR's, once the pipeline has built it
         self.paused = self.waited = 0.0
         self.images = 0
         self.iteration = 0  # steps done, from the start of the training
@@ -145,7 +146,13 @@ class Progress:
             self.stack.push(partial(self._close, self.bar))
             self.stack.enter_context(logging_redirect_tqdm([logging.getLogger('basicsr')]))
 
+    def is_over(self) -> bool:
+        """Tell whether the training ends before its last step."""
+        return bool(getattr(self.model, 'ends_early', False))
+
     def new_epoch(self, prefetcher: Prefetcher) -> None:
+        if self.is_over():
+            return
         with self._wait():
             prefetcher.reset()
 
@@ -153,6 +160,9 @@ class Progress:
         """Called when a step, if any, is done and another shall begin."""
         if self.in_step:
             self.step_done()
+        if self.is_over():
+            self.in_step = False
+            return None
         with self._wait():
             batch = prefetcher.next()
         self.in_step = batch is not None and self.iteration < int(self.options['train']['total_iter'])
