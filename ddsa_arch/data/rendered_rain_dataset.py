@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import cv2
+import numpy as np
 from basicsr.utils.registry import DATASET_REGISTRY
 
 from ddsa_arch.data.image_source import to_tensor
 from ddsa_arch.data.seeded_patches import SeededPatches
+from ddsa_arch.errors import InputError
 from ddsa_arch.ops.rain import add_rain, rain_style
+from ddsa_arch.ops.rain_scenes import SceneRanges, render_scene
 from ddsa_arch.registration import register
+
+VARIED = tuple(field.name for field in fields(SceneRanges))
 
 
 @register(DATASET_REGISTRY)
@@ -24,6 +30,11 @@ class RenderedRainDataset(SeededPatches):
         dataroot_gt: clean photos: a folder or an ``X.lmdb``.
         dataroot_streaks: streak layers, likewise, one of which is drawn for each sample; drawn streaks if absent.
         style: of the rain, ``light`` or ``heavy``; with streak layers it gives the veil alone.
+        streak_scale, veil, gain, gamma, jpeg_quality: ranges ``[LOW, HIGH]`` that each sample is drawn from, see
+            ``ops.rain_scenes.SceneRanges``.
+        drawn_share: share of samples with drawn streaks where there are streak layers too.
+        rainless_share: share of samples whose input is their target, so that a network learns to leave things alone.
+        structures_share: share of samples with bright structures in input and target: fences, poles, bars, joints.
         gt_size, use_hflip, use_vflip, cache_images, exclude_keys, seed, phase: as PairedRainDataset's.
 
     Raises:
@@ -39,16 +50,27 @@ class RenderedRainDataset(SeededPatches):
         self.streaks = self.source('dataroot_streaks') if opt.get('dataroot_streaks') else None
         self.layers = list(self.streaks.found) if self.streaks else []
         self.stems = list(self.targets.found)
+        given = {name: opt[name] for name in VARIED if opt.get(name) is not None}
+        try:
+            self.ranges = SceneRanges(**given)
+        except InputError as error:
+            raise InputError(f'datasets.{opt["phase"]}.{error}') from None
 
     def item(self, place: int, index: int) -> dict[str, Any]:
         clean = self.targets.read(self.stems[index])
         rng = self.rng(place if self.train else 1 + index)
         if self.train:
             clean = self.patches([clean], rng)[0]
-        layer = None
-        if self.streaks:
-            name = self.layers[rng.integers(len(self.layers))]
-            layer = cv2.cvtColor(self.streaks.read(name), cv2.COLOR_BGR2GRAY)
-        rainy = add_rain(clean, self.style, rng, layer)
         path = self.targets.path(self.stems[index])
+        if self.ranges == SceneRanges():
+            rainy = add_rain(clean, self.style, rng, self.layer(rng) if self.streaks else None)
+        else:
+            scene = render_scene(clean, self.style, self.ranges, rng, self.layer if self.streaks else None)
+            rainy, clean = scene.rainy, scene.clean
         return {'lq': to_tensor(rainy), 'gt': to_tensor(clean), 'lq_path': path, 'gt_path': path}
+
+    def layer(self, rng: np.random.Generator) -> np.ndarray:
+        """Draw one of the streak layers: grey, uint8."""
+        assert self.streaks is not None
+        name = self.layers[rng.integers(len(self.layers))]
+        return cv2.cvtColor(self.streaks.read(name), cv2.COLOR_BGR2GRAY)

@@ -272,7 +272,7 @@ def add_rain(
     if layer is None:
         streaks = streak_layer(height, width, style, rng)
     else:
-        streaks = _fit_layer(layer, height, width, rng)
+        streaks = fit_layer(layer, height, width, rng)
     background = clean.astype(np.float32)
     s = streaks.reshape(height, width, -1)  # (H, W, 1 or 3)
     rainy = background + s * (255 - background)
@@ -280,7 +280,7 @@ def add_rain(
     return np.rint(rainy).astype(np.uint8)
 
 
-def _fit_layer(layer: np.ndarray, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+def fit_layer(layer: np.ndarray, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
     """Fit a streak image of any size to ``(height, width)`` or ``(height, width, 3)``, float32 in [0, 1]."""
     if layer.ndim not in (2, 3) or layer.shape[2:] not in ((), (1,), (3,)) or layer.size == 0:
         raise InputError(f'the streak layer has shape {layer.shape}; want (h, w) or (h, w, 3), not empty')

@@ -15,15 +15,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ddsa_arch.errors import InputError
-from ddsa_arch.files.images import ImageFile, files_in, images_by_stem
+from ddsa_arch.files.images import ImageFile, files_in
 from ddsa_arch.files.lmdb_store import is_store, read_entries
-from ddsa_arch.files.locks import only_writer
 from ddsa_arch.files.matching import SIDES, pair_files
 from ddsa_arch.files.tables import markdown_table
-from ddsa_arch.ops.rain import PRESETS, rain_style
-from ddsa_arch.runners import data_audit, data_download, data_prepare, data_speed
+from ddsa_arch.runners import data_audit, data_download, data_prepare, data_speed, data_synth
 from ddsa_arch.sets.pair_stores import write_pair_stores
-from ddsa_arch.sets.synthesis import render_pairs
 from ddsa_arch.sets.verify import pair_problems, store_problems
 
 MEBIBYTE = 1 << 20
@@ -31,6 +28,7 @@ COMPARED = 32  # pairs whose two files are compared before the work
 MODULES = (
     ('download', data_download, 'the archives of the field, from Google Drive'),
     ('prepare', data_prepare, 'the archives of the field to LMDBs, verified'),
+    ('synth', data_synth, 'render rain on clean photos, or a sheet of samples'),
     ('audit', data_audit, 'test images in the training data, duplicates, faulty pairs'),
     ('speed', data_speed, 'how fast sets are read for training'),
 )
@@ -126,36 +124,6 @@ def verify(paths: Sequence[str | Path], progress: bool = False) -> tuple[list[tu
     return counts, problems
 
 
-def synthesise(
-    clean_dir: str | Path,
-    out: str | Path,
-    style: str = 'light',
-    streaks_dir: str | Path | None = None,
-    seed: int = 0,
-    copies: int = 1,
-    progress: bool = False,
-) -> int:
-    """Render rain on a folder of clean photos; see ``sets.synthesis.render_pairs``.
-
-    Args:
-        clean_dir: photos.
-        out: gets ``input`` and ``target``.
-        style: ``light`` or ``heavy``.
-        streaks_dir: images of streak layers to use instead of drawn streaks.
-        seed: the same seed gives the same rain.
-        copies: renderings of each photo.
-        progress: show a bar.
-
-    Returns:
-        The number of pairs.
-    """
-    clean = images_by_stem(clean_dir, '--clean')
-    streaks = list(images_by_stem(streaks_dir, '--streaks').values()) if streaks_dir else []
-    bar = partial(tqdm, total=len(clean) * copies, unit='pair', disable=None if progress else True)
-    with only_writer(out, 'give another --out', inside=True):
-        return render_pairs(clean, out, rain_style(style), seed, copies, streaks, bar)
-
-
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog='ddsa data', description=__doc__)
     commands = top.add_subparsers(dest='command', required=True)
@@ -175,15 +143,6 @@ def parser() -> argparse.ArgumentParser:
     check = commands.add_parser('verify', help='check LMDBs; exit code 1 names what is wrong')
     check.add_argument('paths', nargs='+', metavar='LMDB', help='X.lmdb, or a folder with input.lmdb and target.lmdb')
     check.set_defaults(run=_run_verify)
-
-    synth = commands.add_parser('synth', help='render rain on clean photos')
-    synth.add_argument('--clean', required=True, metavar='DIR', help='clean photos')
-    synth.add_argument('--out', required=True, metavar='DIR', help='gets input/ and target/')
-    synth.add_argument('--style', choices=sorted(PRESETS), default='light', help='of the rain (default: light)')
-    synth.add_argument('--streaks', metavar='DIR', help='images of streak layers instead of drawn streaks')
-    synth.add_argument('--seed', type=int, default=0, help='the same seed gives the same rain (default: 0)')
-    synth.add_argument('--copies', type=int, default=1, help='renderings of each photo (default: 1)')
-    synth.set_defaults(run=_run_synth)
     return top
 
 
@@ -201,15 +160,6 @@ def _run_verify(args: argparse.Namespace) -> int:
     counts, problems = verify(args.paths, sys.stderr.isatty())
     print('\n'.join(problems) or markdown_table(counts, ('sound LMDB', 'images')))
     return 1 if problems else 0
-
-
-def _run_synth(args: argparse.Namespace) -> int:
-    start = time.perf_counter()
-    shown = sys.stderr.isatty()
-    made = synthesise(args.clean, args.out, args.style, args.streaks, args.seed, args.copies, shown)
-    print(f'{made} pairs in {args.out}')
-    print(f'made in {time.perf_counter() - start:.1f} s')
-    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:

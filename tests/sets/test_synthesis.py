@@ -8,11 +8,12 @@ import pytest
 from ddsa_arch.errors import InputError
 from ddsa_arch.files.images import images_by_stem, read_image, write_image
 from ddsa_arch.ops.rain import HEAVY, LIGHT, add_rain
+from ddsa_arch.ops.rain_scenes import SceneRanges
 from ddsa_arch.ops.seeds import sample_rng
 from ddsa_arch.runners.cli import main
 from ddsa_arch.sets import synthesis
 from ddsa_arch.sets.sample_photos import write_tiles
-from ddsa_arch.sets.synthesis import render_pairs
+from ddsa_arch.sets.synthesis import contact_sheet, render_pairs
 
 
 @pytest.fixture
@@ -153,3 +154,43 @@ def test_pairs_that_are_there_are_left_alone(clean, tmp_path, capsys):
 def test_wrong_arguments_are_named(argv, words, clean, tmp_path, capsys):
     assert main(['data', 'synth', '--clean', str(clean), '--out', str(tmp_path / 'out'), *argv]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_varied_pairs_keep_photos_that_are_their_own_target(clean, tmp_path):
+    tiles = images_by_stem(clean)
+    ranges = SceneRanges(structures_share=0.5, rainless_share=0.5)
+    render_pairs(tiles, tmp_path, LIGHT, copies=4, ranges=ranges)
+    targets = sorted((tmp_path / 'target').iterdir())
+    assert {path.suffix for path in targets if path.stem.startswith('a_')} <= {'.png', tiles['a'].suffix}
+    dry = sum(np.array_equal(read_image(path), read_image(tmp_path / 'input' / f'{path.stem}.png')) for path in targets)
+    assert 0 < dry < len(targets)
+
+
+def test_a_sheet_shows_24_samples(clean):
+    tiles = images_by_stem(clean)
+    sheet = contact_sheet(tiles, LIGHT)
+    assert sheet.shape == (4 * 320, 6 * 320, 3)
+    assert np.array_equal(sheet, contact_sheet(tiles, LIGHT))
+
+
+def test_the_command_writes_a_sheet_of_varied_rain(clean, tmp_path, capsys):
+    words = ['data', 'synth', '--clean', str(clean), '--sheet', str(tmp_path / 'sheet.png')]
+    assert main([*words, '--vary', 'streak_scale=1,4', 'rainless_share=0.2']) == 0
+    assert read_image(tmp_path / 'sheet.png').shape == (1280, 1920, 3)
+    assert f'samples: {tmp_path / "sheet.png"}' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        ([], 'give --out for pairs, or --sheet'),
+        (['--sheet', 's.png', '--vary', 'viel=0,1'], "--vary viel=0,1: nothing is called 'viel'; did you mean 'veil'"),
+        (['--sheet', 's.png', '--vary', 'veil=0.3'], '--vary veil=0.3: wanted veil=LOW,HIGH'),
+        (['--sheet', 's.png', '--vary', 'veil=a,b'], '--vary veil=a,b: wanted veil=LOW,HIGH'),
+        (['--sheet', 's.png', '--vary', 'gain=2,1'], '--vary gain: (2.0, 1.0), wanted [LOW, HIGH]'),
+    ],
+)
+def test_what_cannot_vary_is_named(clean, workplace, words, message, capsys):
+    assert main(['data', 'synth', '--clean', str(clean), *words]) == 2
+    assert message in capsys.readouterr().err
+    assert [path.name for path in workplace.iterdir()] == ['clean']

@@ -1,0 +1,187 @@
+"""Rain as varied as photos show it: scaled streaks, haze that grows with depth, exposure, JPEG, structures.
+
+    O = t (B ⊕ S) + (1 - t) A,    t = 1 - veil d
+
+as in ``ops.rain``, with a depth d in [0, 1] that varies smoothly over the image instead of being the same everywhere.
+Scenes are drawn from ranges, one draw for each sample. Structures are bright lines that no rain made: they are drawn
+into the clean image, so that a network learns to keep fences, poles, window bars and the joints of bricks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+
+import cv2
+import numpy as np
+
+from ddsa_arch.errors import InputError
+from ddsa_arch.ops.rain import RainStyle, fit_layer, streak_layer
+
+Range = tuple[float, float]
+
+AIRLIGHT: Range = (0.6, 0.95)  # grey of the haze
+DEPTH_CELLS = 3  # of the coarse grid that the depth is drawn on
+
+
+# what SceneRanges has a range of, and the smallest and largest values in it
+RANGES: dict[str, Range] = {
+    'streak_scale': (0.1, 20.0), 'veil': (0.0, 1.0), 'gain': (0.05, 20.0), 'gamma': (0.1, 10.0),
+    'jpeg_quality': (1.0, 100.0),
+}  # fmt: skip
+SHARES = ('drawn_share', 'rainless_share', 'structures_share')
+
+
+@dataclass(frozen=True)
+class SceneRanges:
+    """What varies from sample to sample; each range is drawn from uniformly, ``streak_scale`` on a logarithmic scale.
+
+    Attributes:
+        streak_scale: factor on the length, width and blur of drawn streaks and on the size of streak layers; photos of
+            2 to 12 megapixels show rain 2 to 6 times as large as the benchmarks do.
+        veil: share of atmospheric light at the farthest point, in [0, 1].
+        gain: factor on the brightness of the clean photo, > 0; it comes before the rain.
+        gamma: exponent of the clean photo, > 0; likewise.
+        jpeg_quality: of the rainy image, 1 to 100; (100, 100) leaves it as it is.
+        drawn_share: share of samples with drawn streaks where there are streak layers too, in [0, 1].
+        rainless_share: share of samples whose input is their target, in [0, 1].
+        structures_share: share of samples with bright structures in input and target, in [0, 1].
+    """
+
+    streak_scale: Range = (1.0, 1.0)
+    veil: Range = (0.0, 0.0)
+    gain: Range = (1.0, 1.0)
+    gamma: Range = (1.0, 1.0)
+    jpeg_quality: Range = (100.0, 100.0)
+    drawn_share: float = 0.0
+    rainless_share: float = 0.0
+    structures_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name in RANGES:
+                least, most = RANGES[field.name]
+                if not (isinstance(value, list | tuple) and len(value) == 2 and least <= value[0] <= value[1] <= most):
+                    raise InputError(f'{field.name}: {value!r}, wanted [LOW, HIGH] within {least:g} and {most:g}')
+            elif not (isinstance(value, int | float) and 0 <= value <= 1):
+                raise InputError(f'{field.name}: {value!r}, wanted a share from 0 to 1')
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One rainy image, its clean partner, and whether it has rain at all."""
+
+    rainy: np.ndarray
+    clean: np.ndarray
+    rains: bool
+
+
+def render_scene(
+    photo: np.ndarray,
+    style: RainStyle,
+    ranges: SceneRanges,
+    rng: np.random.Generator,
+    layer: Callable[[np.random.Generator], np.ndarray] | None = None,
+) -> Scene:
+    """Draw a scene and render it.
+
+    Args:
+        photo: ``(H, W, 3)`` uint8 BGR, clean.
+        style: the look of drawn streaks; its own veil comes on top.
+        ranges: what varies.
+        rng: the only source of chance.
+        layer: gives a streak layer, where there are some.
+
+    Returns:
+        Both images uint8 BGR of the photo's size.
+    """
+    scale = float(np.exp(rng.uniform(*np.log(ranges.streak_scale))))
+    veil, gain, gamma = (float(rng.uniform(*getattr(ranges, name))) for name in ('veil', 'gain', 'gamma'))
+    quality = round(rng.uniform(*ranges.jpeg_quality))
+    airlight = float(rng.uniform(*AIRLIGHT))
+    drawn, rainless, structured = (rng.random() for _ in range(3))
+    clean = _expose(photo, gain, gamma)
+    if structured < ranges.structures_share:
+        clean = draw_structures(clean, rng)
+    if rainless < ranges.rainless_share:
+        return Scene(clean, clean.copy(), False)
+    height, width = clean.shape[:2]
+    if layer is None or drawn < ranges.drawn_share:
+        streaks = streak_layer(height, width, _scaled(style, scale), rng)
+    else:
+        found = layer(rng)
+        if scale != 1:
+            found = cv2.resize(found, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
+        streaks = fit_layer(found, height, width, rng)
+    background = clean.astype(np.float32)
+    rainy = background + streaks.reshape(height, width, -1) * (255 - background)
+    rainy = (1 - style.veil) * rainy + style.veil * 255 * style.atmospheric_light
+    if veil > 0:
+        haze = (veil * smooth_depth(height, width, rng))[..., None]
+        rainy = (1 - haze) * rainy + haze * 255 * airlight
+    rainy = np.rint(rainy).astype(np.uint8)
+    return Scene(_as_jpeg(rainy, quality) if quality < 100 else rainy, clean, True)
+
+
+def smooth_depth(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw a depth: float32 ``(height, width)`` in [0, 1], 1 at the farthest, smooth, and farther at the top."""
+    coarse = rng.random((DEPTH_CELLS + 1, DEPTH_CELLS + 1)) + np.linspace(1.0, 0.0, DEPTH_CELLS + 1)[:, None]
+    depth = cv2.resize(coarse.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.clip(cv2.normalize(depth, np.zeros_like(depth), 0.0, 1.0, cv2.NORM_MINMAX), 0, 1)
+
+
+def draw_structures(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draw bright structures on a copy of a photo: a fence, poles, the bars of a window, or the joints of a wall.
+
+    Args:
+        image: ``(H, W, 3)`` uint8 BGR.
+        rng: the only source of chance.
+    """
+    height, width = image.shape[:2]
+    mask = np.zeros((height, width), np.float32)
+    kind = rng.choice(['fence', 'poles', 'window', 'wall'])
+    thick = max(1, round(rng.uniform(1, 6)))
+    lean = np.tan(np.radians(rng.normal(0, 4)))  # cameras are not held straight
+    if kind == 'wall':
+        row, brick = max(6, round(rng.uniform(8, 40))), max(10, round(rng.uniform(20, 90)))
+        for place, top in enumerate(range(-row, height + row, row)):
+            cv2.line(mask, (0, top), (width, top), 1.0, thick)
+            for left in range(-brick, width + brick, brick):
+                x = left + (brick // 2 if place % 2 else 0)
+                cv2.line(mask, (x, top), (x, top + row), 1.0, thick)
+    else:
+        count = {'fence': rng.integers(5, 24), 'poles': rng.integers(1, 4), 'window': rng.integers(2, 6)}[kind]
+        if kind == 'poles':
+            thick *= 2
+        places = rng.random(count) if kind == 'poles' else (np.arange(count) + rng.random()) / count
+        for place in places:
+            x = place * width
+            cv2.line(mask, (round(x), 0), (round(x + lean * height), height), 1.0, thick, cv2.LINE_AA)
+        if kind in ('fence', 'window'):
+            for place in rng.random(2 if kind == 'fence' else count):
+                cv2.line(mask, (0, round(place * height)), (width, round(place * height)), 1.0, thick)
+    colour = rng.uniform(150, 255) + rng.normal(0, 12, 3)
+    opacity = rng.uniform(0.5, 1.0)
+    mask = (opacity * mask)[..., None]
+    return np.clip(np.rint((1 - mask) * image + mask * colour), 0, 255).astype(np.uint8)
+
+
+def _scaled(style: RainStyle, scale: float) -> RainStyle:
+    """Return the style with streaks that are larger and as much fewer, so that they cover the same share."""
+    length, width = ((low * scale, high * scale) for low, high in (style.length, style.width))
+    return replace(style, length=length, width=width, blur=style.blur * scale, density=style.density / scale**2)
+
+
+def _expose(photo: np.ndarray, gain: float, gamma: float) -> np.ndarray:
+    if gain == 1 and gamma == 1:
+        return photo
+    values = 255 * np.clip(gain * (np.arange(256) / 255) ** gamma, 0, 1)
+    return cv2.LUT(photo, np.rint(values).astype(np.uint8))
+
+
+def _as_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
+    _, data = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    assert decoded is not None  # as it was encoded here
+    return decoded
