@@ -157,13 +157,15 @@ def test_wrong_arguments_are_named(argv, words, clean, tmp_path, capsys):
 
 
 def test_varied_pairs_keep_photos_that_are_their_own_target(clean, tmp_path):
-    tiles = images_by_stem(clean)
+    photos = images_by_stem(clean)
     ranges = SceneRanges(structures_share=0.5, rainless_share=0.5)
-    render_pairs(tiles, tmp_path, LIGHT, copies=4, ranges=ranges)
-    targets = sorted((tmp_path / 'target').iterdir())
-    assert {path.suffix for path in targets if path.stem.startswith('a_')} <= {'.png', tiles['a'].suffix}
-    dry = sum(np.array_equal(read_image(path), read_image(tmp_path / 'input' / f'{path.stem}.png')) for path in targets)
+    render_pairs(photos, tmp_path / 'out', LIGHT, copies=8, ranges=ranges)
+    targets = sorted((tmp_path / 'out' / 'target').glob('p1_*'))
+    assert {path.suffix for path in targets} == {'.png', '.jpg'}
+    inputs = [read_image(tmp_path / 'out' / 'input' / f'{path.stem}.png') for path in targets]
+    dry = sum(np.array_equal(read_image(path), rainy) for path, rainy in zip(targets, inputs, strict=True))
     assert 0 < dry < len(targets)
+    assert all(path.suffix == '.png' or path.read_bytes() == photos['p1'].read_bytes() for path in targets)
 
 
 def test_a_sheet_shows_24_samples(clean):
