@@ -53,7 +53,7 @@ setup(
         'download': ['gdown>=6.4'],  # older ones have no timeout and take an error page for the file
         'export': ['onnx>=1.17', 'onnxruntime>=1.19', 'onnxscript>=0.3'],
         'spandrel': ['spandrel>=0.4'],
-        'test': ['jsonschema>=4.17', 'playwright>=1.40', 'pytest>=8', 'ruff>=0.6'],
+        'test': ['jsonschema>=4.17', 'playwright>=1.40', 'pytest>=8', 'pytest-xdist>=3.5', 'ruff>=0.6'],
     },
     entry_points={'console_scripts': ['ddsa = ddsa_arch.runners.cli:main']},
     classifiers=[
