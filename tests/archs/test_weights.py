@@ -24,6 +24,7 @@ def state(value):
     return net(value).state_dict()
 
 
+@pytest.mark.core
 @pytest.mark.parametrize(
     'checkpoint',
     [
