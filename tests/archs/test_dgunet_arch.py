@@ -26,6 +26,7 @@ def test_the_published_outputs_are_reached(golden, stem, kind):
     golden(stem).check(kind(), published, run='gain0p7')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('stem', 'kind'), [('dgunet', DGUNet), ('dgunet_plus', DGUNetPlus)])
 def test_the_published_outputs_are_reached_where_they_grow_to_thousands(golden, stem, kind):
     golden(stem).check(kind(), published, run='plain', float32=False)

@@ -42,7 +42,7 @@ def with_fixed_selection(monkeypatch):
         ('drsformer', '1x3x40x56'),
         pytest.param('drsformer', '1x3x64x64', marks=SLOW),
         pytest.param('drsformer', '2x3x64x96', marks=SLOW),
-        ('drsformer_no_mefc', '1x3x40x64'),
+        pytest.param('drsformer_no_mefc', '1x3x40x64', marks=SLOW),
         pytest.param('drsformer_no_mefc', '1x3x48x64', marks=SLOW),
     ],
 )
