@@ -179,7 +179,8 @@ def test_a_count_leaves_the_network_as_it_was():
 
 
 @pytest.mark.parametrize(
-    'name', [pytest.param(n, marks=() if n in ('DDSANet', 'UMRL', 'PRN_r') else pytest.mark.slow) for n in NETWORKS]
+    'name',
+    [pytest.param(n, marks=() if n in ('DDSANet', 'DGUNet', 'UMRL', 'PRN_r') else pytest.mark.slow) for n in NETWORKS],
 )
 def test_both_counters_agree_on_every_network(name):
     """torch's sees what runs on tensors without values, mmengine's what torch.jit traces in a real run."""

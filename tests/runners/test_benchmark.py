@@ -15,7 +15,7 @@ from helpers import LONGEST, rows
 from ddsa_arch.archs.cards import CARDS, published_scores
 from ddsa_arch.archs.complexity import complexity
 from ddsa_arch.benchmarking.networks import choose_networks
-from ddsa_arch.benchmarking.process import run_row
+from ddsa_arch.benchmarking.process import exit_text, run_row
 from ddsa_arch.benchmarking.row import Job, measure
 from ddsa_arch.errors import InputError
 from ddsa_arch.fast import is_accelerated
@@ -183,6 +183,11 @@ def test_a_row_that_runs_out_of_time_is_ended():
     assert run_row(job(PRN), timeout=0.5)['error'] == 'time limit of 0.5 s'
     if sys.platform == 'linux':
         assert rows_of(os.getpid()) == []
+
+
+def test_a_signal_is_told_by_its_name():
+    assert exit_text(-signal.SIGSEGV) == 'ended by SIGSEGV'
+    assert exit_text(3) == 'ended with exit code 3'
 
 
 # --- what is asked for -------------------------------------------------------------------------------------

@@ -263,6 +263,7 @@ def test_page_in_a_browser(chromium, server, tmp_path, rainy):
     page.locator('#photo img').wait_for(state='detached')
     page.screenshot(path=tmp_path / 'error.png', full_page=True)
     page.locator('#examples img').first.click()
+    page.wait_for_function("document.querySelector('#photo img')?.naturalWidth == 451")
     page.click('#derain')
     assert pictures(shown[1][0])[1][1] == [451, 300]
     page.screenshot(path=tmp_path / 'example.png', full_page=True)

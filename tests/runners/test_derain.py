@@ -141,6 +141,8 @@ def test_photos_keep_their_kind(tmp_path, dim):
     report = derain_files([tmp_path / 'in'], tmp_path / 'out', dim)
     assert report.failed == []
     assert [p.name for p in report.done] == ['a.jpg', 'alpha.webp', 'deep.png', 'grey.png']
+    again = derain_files([tmp_path / 'in'], tmp_path / 'out', dim)  # all of them are there already
+    assert (again.done, len(again.failed)) == ([], 4)
     assert (cv2.imread(str(tmp_path / 'out' / 'deep.png'), cv2.IMREAD_UNCHANGED) == 20000).all()
     with Image.open(tmp_path / 'out' / 'grey.png') as image:
         assert image.mode == 'L'

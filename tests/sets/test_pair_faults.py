@@ -2,6 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
+from ddsa_arch.errors import InputError
 from ddsa_arch.files.images import images_by_stem, read_image
 from ddsa_arch.ops.rain import PRESETS, add_rain
 from ddsa_arch.sets.pair_faults import MARGIN, brightness_changes, gray, pair_fault, swapped_sides
@@ -101,6 +102,11 @@ def test_tiny_images_are_compared_too():
 )
 def test_a_majority_looks_swapped(darker, pairs, sentence):
     assert swapped_sides(darker, pairs) == sentence
+
+
+def test_more_than_all_is_refused():
+    with pytest.raises(InputError, match='3 of 2 pairs'):
+        swapped_sides(3, 2)
 
 
 @pytest.mark.parametrize('name', ['rain200h_train', 'rain100l_test'])
