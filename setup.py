@@ -87,6 +87,7 @@ setup(
             'mypy>=1.11',
             'playwright>=1.40',
             'pytest>=8',
+            'pytest-xdist>=3.5',
             'ruff>=0.6',
             'types-psutil',
             'types-PyYAML',

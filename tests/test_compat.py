@@ -1,4 +1,4 @@
-"""What compat mends and what it refuses, each in a process of its own."""
+"""What compat mends and what it refuses, most of it in a process of its own."""
 
 import os
 import subprocess
@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from ddsa_arch.compat import repair
+from ddsa_arch.registration import import_registering_modules
 
 
 def run(code, cwd, repository):
@@ -65,16 +66,18 @@ import ddsa_arch
     assert words in done.stderr
 
 
-def test_a_module_that_registers_and_fails_is_named(tmp_path, repository):
-    folder = tmp_path / 'parts'
+def test_a_module_that_registers_and_fails_is_named(tmp_path, monkeypatch):
+    folder = tmp_path / 'some_parts'
     folder.mkdir()
     (folder / '__init__.py').touch()
     (folder / 'good_arch.py').touch()
     (folder / 'broken_arch.py').write_text('1 / 0', encoding='utf-8')
     (folder / 'other.py').write_text('raise SystemExit(3)', encoding='utf-8')
-    code = "from ddsa_arch.registration import import_registering_modules as scan; scan('parts', '_arch')"
-    done = run(code, tmp_path, repository)
-    assert 'parts.broken_arch could not be imported, so it registers nothing: division by zero' in done.stderr
+    monkeypatch.syspath_prepend(tmp_path)
+    told = r'some_parts\.broken_arch could not be imported, so it registers nothing: division by zero'
+    with pytest.raises(ImportError, match=told):
+        import_registering_modules('some_parts', '_arch')
     (folder / 'broken_arch.py').write_text('', encoding='utf-8')
-    done = run(code.replace('scan(', 'print(scan(') + ')', tmp_path, repository)
-    assert done.stdout.strip() == "['parts.broken_arch', 'parts.good_arch']"
+    assert import_registering_modules('some_parts', '_arch') == ['some_parts.broken_arch', 'some_parts.good_arch']
+    for name in [name for name in sys.modules if name.startswith('some_parts')]:
+        del sys.modules[name]

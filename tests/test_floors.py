@@ -85,6 +85,7 @@ def sources():
         yield '.'.join(parts[:-1] if parts[-1] == '__init__' else parts), path
 
 
+@pytest.mark.core
 def test_package_keeps_to_its_floors():
     found = []
     for module, path in sources():

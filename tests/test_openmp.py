@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -64,34 +63,3 @@ def test_the_scripts_set_it_before_torch_is_loaded(repository):
     environment = {k: v for k, v in os.environ.items() if k not in openmp.VARIABLES}
     done = subprocess.run(command, env=environment, cwd=repository, capture_output=True, text=True, check=True)
     assert done.stdout.endswith('1000\n')
-
-
-STEPS = """
-import time, torch, ddsa_arch
-from ddsa_arch.archs.ddsanet_arch import DDSANet
-torch.set_num_threads({threads})
-net, x = DDSANet(dim=16, blocks=(1, 1, 1, 1, 1)), torch.rand(2, 3, 64, 64)
-for step in range(12):
-    start = start if step > 2 else time.perf_counter()
-    net(x).mean().backward()
-print((time.perf_counter() - start) / 9)
-"""
-
-
-@pytest.mark.slow
-def test_two_trainings_at_once_take_no_more_than_a_few_times_as_long_as_one():
-    threads = min(4, os.cpu_count())
-    if threads < 2:
-        pytest.skip('one core, one thread')
-    environment = os.environ | {openmp.VARIABLE: openmp.SPINS}
-    command = [sys.executable, '-c', STEPS.format(threads=threads)]
-
-    def seconds(together):
-        processes = [
-            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(together)
-        ]
-        return [float(process.communicate()[0]) for process in processes]
-
-    alone = min(seconds(1)[0], seconds(1)[0])
-    time.sleep(1)
-    assert max(seconds(2)) < 6 * alone  # 3 on a quiet machine; 40 where threads spin

@@ -8,12 +8,10 @@ import yaml
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 
-from ddsa_arch.archs.cards import CARDS
 from ddsa_arch.archs.complexity import complexity, count_operations
 
 SMALL = yaml.safe_load((Path(__file__).parents[1] / 'small_networks.yml').read_text(encoding='utf-8'))
 NETWORKS = sorted({name for name, part in ARCH_REGISTRY if hasattr(part, 'size_multiple')} | set(SMALL))
-GOLDEN = [card for card in CARDS if card.golden]
 
 
 class OneConvolution(nn.Module):
@@ -57,27 +55,6 @@ def test_attention_is_counted_apart(fused):
 
 def test_tiles_of_a_network_of_one_size_add_up():
     assert complexity(OneConvolution(fixed_size=8), 20, 16).weighed_macs == 6 * 64 * 81
-
-
-def test_counting_leaves_the_network_as_it_was():
-    net = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)).train()
-    before = {k: v.clone() for k, v in net.state_dict().items()}
-    complexity(net)
-    assert net.training
-    assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
-
-
-@pytest.mark.parametrize('card', GOLDEN, ids=lambda card: card.name)
-def test_the_networks_have_the_published_size_and_cost(card, golden):
-    """The published counts hold the products of attention too; ours may cost less, never more than 0.5 % more.
-
-    UMRL leaves out a confidence that nothing uses, DRSformer multiplies once with V instead of four times.
-    """
-    spec = golden(card.golden[0]).spec
-    counted = complexity(ARCH_REGISTRY.get(card.network)(**card.arguments))
-    assert counted.parameters == spec['params']
-    published = spec.get('macs_256') or spec['macs_128'] * 4
-    assert 0.88 * published < counted.macs < 1.005 * published
 
 
 # --- every operation, from one run -------------------------------------------------------------------------
@@ -201,7 +178,10 @@ def test_a_count_leaves_the_network_as_it_was():
     assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
 
 
-@pytest.mark.parametrize('name', NETWORKS)
+@pytest.mark.parametrize(
+    'name',
+    [pytest.param(n, marks=() if n in ('DDSANet', 'DGUNet', 'UMRL', 'PRN_r') else pytest.mark.slow) for n in NETWORKS],
+)
 def test_both_counters_agree_on_every_network(name):
     """torch's sees what runs on tensors without values, mmengine's what torch.jit traces in a real run."""
     net = ARCH_REGISTRY.get(name)(**SMALL.get(name, {}))

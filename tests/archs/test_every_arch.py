@@ -21,6 +21,7 @@ SMALL = yaml.safe_load((Path(__file__).parents[1] / 'small_networks.yml').read_t
 NETWORKS = sorted(
     name for name, part in ARCH_REGISTRY if part.__module__.startswith('ddsa_arch.') and hasattr(part, 'size_multiple')
 )
+CORE = ('DDSANet', 'PRN_r')
 UNUSED = 'stands in the published weights; the published network does not use it'
 CANCELLED = 'the norm that follows takes every bias away'
 BEHIND_ARGMAX = 'no gradient passes the choice of a label'
@@ -65,9 +66,16 @@ def build(name):
     return ARCH_REGISTRY.get(name)(**SMALL.get(name, {}))
 
 
-@pytest.fixture(params=NETWORKS)
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.core) if name in CORE else name for name in NETWORKS])
 def net(request):
     return build(request.param)
+
+
+@pytest.fixture
+def accelerated(net):
+    """Each network in its fast form; of the plain one PyTorch itself sees to what follows."""
+    accelerate(net)
+    return net
 
 
 @pytest.fixture(params=[False, True], ids=['as built', 'accelerated'])
@@ -144,23 +152,40 @@ def test_state_dict_survives_a_round_trip(net, tmp_path):
         assert torch.equal(final_output(net(x)), before)
 
 
-def test_an_image_does_not_depend_on_its_neighbours_in_the_batch(net):
+def test_an_image_depends_neither_on_its_neighbours_in_the_batch_nor_on_earlier_calls(net):
     net.eval().double()
     x = torch.rand(3, 3, 64, 64, dtype=torch.float64)
-    together = restore(net, x)
-    assert (together[1:2] - restore(net, x[1:2])).abs().max() < 1e-10
+    together, alone, again = restore(net, x), restore(net, x[1:2]), restore(net, x)
+    assert (together[1:2] - alone).abs().max() < 1e-10
+    assert torch.equal(together, again)
 
 
-def test_the_network_can_be_exported(net):
+def test_an_image_does_not_depend_on_the_memory_layout(net):
+    x = torch.rand(2, 3, 64, 64, dtype=torch.float64)
+    wanted = run(net.eval().double(), x)
+    net.to(memory_format=torch.channels_last)
+    found = run(net, x.to(memory_format=torch.channels_last))
+    assert (found - wanted).abs().max() <= 1e-11 * max(1, wanted.abs().max())
+
+
+@pytest.mark.parametrize('name', [pytest.param(n, marks=() if n in CORE else pytest.mark.slow) for n in NETWORKS])
+def test_the_network_can_be_exported(name):
+    net = build(name)
     x = torch.rand(1, 3, 64, 64)
     exported = torch.export.export(net.eval(), (x,)).module()
     with torch.no_grad():
         assert torch.allclose(final_output(exported(x)), final_output(net(x)), rtol=1e-4, atol=1e-5)
 
 
-def test_mixed_precision_gives_finite_images_and_gradients(net):
+def test_mixed_precision_is_near_float32_and_its_gradients_are_finite(net):
+    x = torch.rand(2, 3, 64, 64)
     with torch.autocast('cpu', torch.bfloat16):
-        outputs = net.train()(torch.rand(2, 3, 64, 64))
+        rounded = run(net.eval(), x)
+    exact = run(net, x)
+    with torch.autocast('cpu', torch.bfloat16):
+        outputs = net.train()(x)
+    assert rounded.dtype == torch.float32  # the image is added in the precision of the input
+    assert 0 < (rounded - exact).abs().max() < 0.05 * max(1, exact.abs().max())
     sum(o.float().mean() for o in (outputs if isinstance(outputs, list) else [outputs])).backward()
     assert all(p.grad.isfinite().all() for p in net.parameters() if p.grad is not None)
 
@@ -185,7 +210,8 @@ def test_hooks_on_every_leaf_fire(network, training):
     assert silent == []
 
 
-def test_multiply_adds_counted_by_hooks_are_those_of_complexity(network):
+def test_multiply_adds_counted_by_hooks_are_those_of_complexity(accelerated):
+    network = accelerated
     counted = []
 
     def count(module, inputs, output):
@@ -215,7 +241,8 @@ class Louder(nn.Module):
         return self.layer(x) * 1.25
 
 
-def test_a_replaced_layer_counts_in_inference_as_in_training(network):
+def test_a_replaced_layer_counts_in_inference_as_in_training(accelerated):
+    network = accelerated
     network.eval()
     x = torch.rand(1, 3, 64, 64)
     before, used = run(network, x), []
@@ -245,13 +272,21 @@ def test_torch_fx_traces_the_network_or_a_reason_stands_here(network):
     assert (run(traced, x) - run(network, x)).abs().max() <= 1e-5
 
 
-def test_copies_and_pickles_are_the_network(network):
+def test_two_networks_share_no_parameter(net):
+    """Some share a slope among their own blocks."""
+    places = [{p.data_ptr() for p in one.parameters()} for one in (net, build(type(net).__name__))]
+    assert places[0].isdisjoint(places[1])
+
+
+def test_copies_and_pickles_are_the_network(accelerated):
+    network = accelerated
     x = torch.rand(1, 3, 64, 64)
     wanted = run(network.eval(), x)
     for other in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
         assert torch.equal(run(other, x), wanted)
         assert [type(m) for m in other.modules()] == [type(m) for m in network.modules()]
         assert other.state_dict().keys() == network.state_dict().keys()
+        assert len([*other.parameters()]) == len([*network.parameters()])  # a shared one counts once
 
 
 @pytest.mark.parametrize(('dtype', 'tolerance'), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
@@ -266,7 +301,9 @@ def test_an_accelerated_network_gives_the_same(net, dtype, tolerance):
     assert torch.equal(run(net, x), wanted)
 
 
-@pytest.mark.parametrize('name', ['DDSANet', 'DRSformer', 'ELF', 'UMRL'])
+@pytest.mark.parametrize(
+    'name', ['DDSANet', *(pytest.param(n, marks=pytest.mark.slow) for n in ('DRSformer', 'ELF', 'UMRL'))]
+)
 def test_threads_with_one_network_or_two_never_meet(name):
     """Beside eight threads that derain, others count, copy and accelerate the networks, and toggle a third one."""
     nets = [build(name).eval(), build('Restormer').eval()]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ddsa_arch.archs.complexity import complexity
-from ddsa_arch.archs.mspfn_arch import MSPFN, ConvLSTM, Double, Halve, SameConv
+from ddsa_arch.archs.mspfn_arch import MSPFN, Double, Halve, SameConv
 from ddsa_arch.models.training_step import checkpoint_blocks
 
 
@@ -164,15 +164,6 @@ def test_convolutions_of_stride_2_are_padded_as_in_tensorflow(size):
     assert torch.allclose(double(y), slow_transposed(y, double.conv.weight, 2, twice), rtol=0, atol=1e-12)
 
 
-def test_the_published_sizes_are_reached():
-    with torch.device('meta'):
-        net, training = MSPFN(), MSPFN(rcabs=(1, 3, 3))
-    assert sum(p.numel() for p in net.parameters()) == 15_823_424
-    lstms = [m for m in net.modules() if isinstance(m, ConvLSTM)]
-    assert sum(p.numel() for m in lstms for p in m.parameters()) == 3_614_464
-    assert sum(p.numel() for p in training.parameters()) == 20_995_776
-
-
 def test_the_cost_is_that_of_the_layers_with_what_the_lstms_never_use():
     """At 256 x 256."""
     n, c = 256 * 256, 64
@@ -225,14 +216,6 @@ def test_swapped_channels_of_the_first_and_last_kernels_make_it_a_network_for_bg
         assert not torch.allclose(net(x), other(x), rtol=0, atol=1e-3)
 
 
-def test_an_image_depends_neither_on_its_neighbours_nor_on_earlier_calls():
-    net, x = build(), torch.rand(3, 3, 12, 8, dtype=torch.float64)
-    with torch.no_grad():
-        together, alone, again = net(x), net(x[1:2]), net(x)
-    assert (together[1:2] - alone).abs().max() < 1e-12
-    assert torch.equal(together, again)
-
-
 def test_activations_may_be_computed_anew_in_the_backward_pass():
     nets = [build(), build()]
     checkpoint_blocks(nets[1])
@@ -241,14 +224,6 @@ def test_activations_may_be_computed_anew_in_the_backward_pass():
         net.train()(x).square().mean().backward()
     for (name, a), b in zip(nets[0].named_parameters(), nets[1].parameters(), strict=True):
         assert torch.allclose(a.grad, b.grad, rtol=1e-9, atol=1e-14), name
-
-
-def test_mixed_precision_keeps_the_image_in_float32():
-    net, x = build(width=8).float(), torch.rand(2, 3, 16, 16)
-    with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
-        rounded = net(x)
-    assert rounded.dtype == torch.float32
-    assert 0 < (rounded - net(x)).abs().max() < 0.03 * net(x).abs().max()
 
 
 def test_it_can_be_exported_with_odd_sides_at_the_coarsest_scale():

@@ -1,8 +1,7 @@
-"""Restormer against the outputs, sizes and cost of the published network. Its blocks: test_transposed_attention.py."""
+"""Restormer against the outputs of the published network."""
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from ddsa_arch.archs.restormer_arch import Restormer
 
@@ -20,35 +19,6 @@ def test_the_published_outputs_are_reached(golden, size):
 def tiny(**changes):
     torch.manual_seed(0)
     return Restormer(**({'dim': 8, 'num_blocks': (1, 1, 1, 1), 'num_refinement_blocks': 1} | changes))
-
-
-def test_the_network_has_the_cost_of_the_published_one():
-    with FlopCounterMode(display=False) as counter:
-        Restormer()(torch.rand(1, 3, 32, 32))
-    pixels = 256 * 256 // (32 * 32)  # published for 256 x 256; a flop is half a multiplication and addition
-    found = {str(kind): flops * pixels // 2 for kind, flops in counter.get_flop_counts()['Global'].items()}
-    assert found == {'aten.convolution': 140_990_496_768, 'aten.bmm': 13_891_534_848}
-
-
-def test_the_network_adds_a_residual_to_its_input():
-    net = tiny()
-    net.output.weight.data.zero_()
-    x = torch.rand(1, 3, 16, 24)
-    assert torch.equal(net(x), x)
-
-
-def test_the_levels_have_the_channels_and_resolutions_of_the_design():
-    net, seen = tiny(), {}
-    names = ['patch_embed', 'latent', 'refinement']
-    names += [f'{part}_level{i}' for part in ('encoder', 'decoder') for i in (1, 2, 3)]
-    for name in names:
-        getattr(net, name).register_forward_hook(lambda m, i, o, name=name: seen.update({name: tuple(o.shape[1:])}))
-    net(torch.rand(1, 3, 32, 48))
-    assert seen == {
-        'patch_embed': (8, 32, 48), 'encoder_level1': (8, 32, 48), 'encoder_level2': (16, 16, 24),
-        'encoder_level3': (32, 8, 12), 'latent': (64, 4, 6), 'decoder_level3': (32, 8, 12),
-        'decoder_level2': (16, 16, 24), 'decoder_level1': (16, 32, 48), 'refinement': (16, 32, 48),
-    }  # fmt: skip
 
 
 def test_a_bias_free_norm_does_not_centre_its_input():
@@ -82,6 +52,7 @@ def test_two_views_give_one_image_that_takes_nothing_from_the_input_directly():
         ({'num_blocks': (1, 1)}, r'num_blocks: \[1, 1\] has 2 entries; one for each of the 4 levels'),
         ({'heads': (1, 2, 4, 8, 8)}, 'heads: .* has 5 entries'),
         ({'heads': (1, 3, 4, 8)}, 'heads: 3 does not divide the 16 channels; try 1'),
+        ({'heads': (1, 0, 4, 8)}, 'heads: 0 does not divide the 16 channels; try 1'),
         ({'dim': 7}, 'dim: 7 is odd.*try 8'),
         ({'LayerNorm_type': 'withbias'}, "LayerNorm_type: 'withbias' is not known; choose one of WithBias, BiasFree"),
         ({'inp_channels': 6}, 'out_channels: 3 is not inp_channels 6.*try out_channels 6'),
@@ -91,11 +62,3 @@ def test_two_views_give_one_image_that_takes_nothing_from_the_input_directly():
 def test_wrong_arguments_are_refused_with_what_is_allowed(arguments, words):
     with pytest.raises(ValueError, match=words):
         tiny(**arguments)
-
-
-def test_the_result_does_not_depend_on_the_memory_layout():
-    net = tiny().double()
-    x = torch.rand(2, 3, 24, 16, dtype=torch.float64)
-    expected = net(x)
-    net.to(memory_format=torch.channels_last)
-    assert (net(x.to(memory_format=torch.channels_last)) - expected).abs().max() < 1e-12

@@ -228,22 +228,3 @@ def test_wrong_arguments_are_refused_with_what_is_allowed(arguments, words):
 
 
 # Precision and export
-
-
-@pytest.mark.parametrize('training', [False, True])
-def test_mixed_precision_keeps_norms_and_images_in_float32(training):
-    net, x = build(semi=True).float().train(training), torch.rand(2, 6, 32, 32)
-    with torch.no_grad():
-        exact = net(x)
-        with torch.autocast('cpu', torch.bfloat16):
-            rounded = net(x)
-    for a, b in zip(exact, rounded, strict=True):
-        assert b.dtype == torch.float32
-        assert 0 < (a - b).abs().mean() < 0.02
-
-
-def test_it_can_be_exported():
-    net, x = build().float().eval(), torch.rand(1, 3, 9, 14)
-    exported = torch.export.export(net, (x,)).module()
-    with torch.no_grad():
-        assert torch.allclose(exported(x), net(x), rtol=0, atol=1e-5)

@@ -31,6 +31,7 @@ def test_a_file_is_digested_as_its_bytes(tmp_path):
     assert read_weights(path).sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+@pytest.mark.core
 @pytest.mark.parametrize(
     'checkpoint',
     [

@@ -2,9 +2,7 @@
 
 import base64
 import math
-import shutil
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlencode
@@ -12,14 +10,12 @@ from urllib.parse import urlencode
 import cv2
 import numpy as np
 import pytest
+from helpers import LONGEST
 
 from ddsa_arch.comparison.gallery.build import GalleryImage, write_gallery
 from ddsa_arch.comparison.scores import SCORES
 from ddsa_arch.ops.rain import add_rain, rain_style
 
-sync_api = pytest.importorskip('playwright.sync_api', reason='playwright is not installed (pip install playwright)')
-
-BROWSERS = ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable')
 PSNR, SSIM = SCORES['psnr'], SCORES['ssim']
 EVIL = '</script><img src=x onerror=alert(1)>"\'&'
 ENDLESS = 'a_method_with_a_name_that_does_not_end_' * 2
@@ -73,24 +69,14 @@ def page_path(images, tmp_path_factory):
     return path
 
 
-@pytest.fixture(scope='module')
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        found = next(filter(None, map(shutil.which, BROWSERS)), None)
-        if found is None and not Path(playwright.chromium.executable_path).is_file():
-            pytest.skip(f'no browser: looked for {", ".join(BROWSERS)} and for what `playwright install` brings')
-        browser = playwright.chromium.launch(executable_path=found, args=['--no-sandbox'])
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def visit(browser, page_path):
+def visit(chromium, page_path):
     """Opens a page; in the end no error has been reported, and nothing else has been asked for."""
     contexts, complaints = [], []
 
     def open_page(address='', path=page_path, width=1400, height=900, wait_until='load', **options):
-        context = browser.new_context(viewport={'width': width, 'height': height}, **options)
+        context = chromium.new_context(viewport={'width': width, 'height': height}, **options)
+        context.set_default_timeout(1000 * LONGEST)
         contexts.append(context)
         page = context.new_page()
         url = path if str(path).startswith('http') else Path(path).as_uri()
@@ -552,7 +538,7 @@ def test_page_is_usable_while_the_rest_arrives(visit, page_path):
             self.end_headers()
             self.wfile.write(content[:cut])
             self.wfile.flush()
-            go_on.wait(30)
+            go_on.wait(LONGEST)
             self.wfile.write(content[cut:])
 
         def log_message(self, *_):
@@ -565,8 +551,7 @@ def test_page_is_usable_while_the_rest_arrives(visit, page_path):
         assert page.evaluate('document.readyState') == 'loading'
         assert current(page) == '2'
         page.keyboard.press('j')
-        page.wait_for_timeout(100)
-        assert page.get_attribute('#stage', 'aria-busy') == 'true'
+        page.wait_for_function("() => document.getElementById('stage').hasAttribute('aria-busy')")
         go_on.set()
         page.wait_for_function(READY)
         assert current(page) == '10'
@@ -587,7 +572,7 @@ def test_a_page_that_was_cut_off_says_so(visit, page_path, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_hundred_images_of_ten_methods_stay_fast(visit, photo, tmp_path):
+def test_a_hundred_images_of_ten_methods_are_decoded_where_they_are_seen(visit, photo, tmp_path):
     methods = ['rainy', *(f'net {i}' for i in range(1, 9)), 'target']
     photo = cv2.resize(photo, (640, 426))
 
@@ -604,31 +589,16 @@ def test_a_hundred_images_of_ten_methods_stay_fast(visit, photo, tmp_path):
                 name: {'psnr': psnr(picture, clean)} for name, picture in pictures.items() if name != 'target'
             })  # fmt: skip
 
-    start = time.perf_counter()
     path = tmp_path / 'large.html'
     assert write_gallery(path, 'T', methods, [PSNR], images(), target='target') == 100
-    figures = {'written in s': time.perf_counter() - start, 'MB': path.stat().st_size / 1e6}
-    start = time.perf_counter()
     page = visit(path=path, wait_until='commit')
-    figures['first picture in s'] = time.perf_counter() - start
     page.wait_for_load_state('load')
     assert 0 < page.locator('#body img[src]').count() < 50  # thumbnails are decoded near where they are seen
-    figures['loaded in s'] = time.perf_counter() - start
-    times = []
-    for _ in range(20):
-        start = time.perf_counter()
-        press(page, 'j')
-        times.append(time.perf_counter() - start)
-    figures['image changed in s'] = float(np.median(times))
-    start = time.perf_counter()
+    press(page, *['j'] * 20)
     page.locator('#columns button').nth(3).click()
     assert len(names(page)) == 100
-    figures['sorted in s'] = time.perf_counter() - start
     session = page.context.new_cdp_session(page)
     session.send('HeapProfiler.collectGarbage')
-    heap = session.send('Runtime.getHeapUsage')
-    figures['JS heap in MB'] = heap['usedSize'] / 1e6
-    figures['nodes'] = page.evaluate("document.querySelectorAll('*').length")
-    limits = {'MB': 200, 'loaded in s': 20, 'first picture in s': 5, 'image changed in s': 1.5, 'sorted in s': 2,
-              'JS heap in MB': 100, 'nodes': 10000}  # fmt: skip
-    assert {name: value for name, value in figures.items() if value > limits.get(name, math.inf)} == {}
+    assert path.stat().st_size < 200e6
+    assert session.send('Runtime.getHeapUsage')['usedSize'] < 100e6
+    assert page.evaluate("document.querySelectorAll('*').length") < 10_000

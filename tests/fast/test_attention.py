@@ -1,32 +1,30 @@
-"""The attention that all of the family share: its fast form, the paper's and a twin in plain loops."""
+"""The fast form of the attention that all of the family share, against the paper's."""
 
-import math
+from functools import partial
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from basicsr.utils.registry import ARCH_REGISTRY
+from helpers import normal
 from torch import nn
 
-from ddsa_arch.archs.blocks.transposed_attention import MDTA
 from ddsa_arch.archs.ddsanet_arch import DDSA, SEFN
 from ddsa_arch.archs.drsformer_arch import TKSA
 from ddsa_arch.fast import accelerate
 from ddsa_arch.fast.attention import channel_scores, pixel_norm, project_attended
 
-TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
 FAMILY = {
     'DDSANet': {'dim': 8, 'blocks': [1, 1, 1, 1, 1]},
+    'DDSANet, sqrt_d': {
+        'dim': 6, 'blocks': [1, 1, 1, 1, 1], 'heads': [1, 2, 3, 6, 4], 'scale': 'sqrt_d', 'attention': 'dense',
+    },
     'Restormer': {'dim': 8, 'num_blocks': [1, 1, 1, 1], 'num_refinement_blocks': 1},
     'DRSformer': {'dim': 16, 'num_blocks': [1, 1, 1, 1]},
     'ELF': {'width': 12, 'depth': 1, 'reduction': 1},
-}
-
-
-def noise(*shape, dtype=torch.float64, seed=1):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+}  # fmt: skip
+noise = partial(normal, dtype=torch.float64)
 
 
 def projection(channels, out, bias=True, dtype=torch.float64):
@@ -35,60 +33,6 @@ def projection(channels, out, bias=True, dtype=torch.float64):
     if bias:
         conv.bias.data = noise(out, seed=9)
     return conv.to(dtype)
-
-
-def identity(channels):
-    conv = nn.Conv2d(channels, channels, 1, bias=False)
-    conv.weight.data = torch.eye(channels, dtype=torch.float64)[..., None, None]
-    return conv
-
-
-def literal_attention(q, k, v, heads, temperature):
-    """One number at a time where it matters; (B, C, H, W) each."""
-    batch, channels, height, width = q.shape
-    d = channels // heads
-    out = np.zeros((batch, channels, height * width))
-    for b in range(batch):
-        for head in range(heads):
-            rows = slice(head * d, (head + 1) * d)
-            qs, ks, vs = (t[b, rows].detach().double().reshape(d, -1).numpy() for t in (q, k, v))
-            for i in range(d):
-                scores = []
-                for j in range(d):
-                    product = sum(qs[i] * ks[j])
-                    if temperature is None:
-                        scores.append(product / math.sqrt(d))
-                        continue
-                    norms = max(math.sqrt(sum(qs[i] ** 2)), 1e-12) * max(math.sqrt(sum(ks[j] ** 2)), 1e-12)
-                    scores.append(product / norms * temperature[head].item())
-                exponentials = [math.exp(s) for s in scores]
-                for j in range(d):
-                    out[b, head * d + i] += exponentials[j] / sum(exponentials) * vs[j]
-    return torch.from_numpy(out).view(q.shape)
-
-
-@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
-@pytest.mark.parametrize('scaled', ['temperature', 'sqrt_d'])
-@pytest.mark.parametrize(('dim', 'heads'), [(5, 1), (8, 2), (6, 3), (6, 6)])
-@pytest.mark.parametrize('bias', [True, False])
-def test_the_papers_form_and_the_fast_one_equal_the_twin(dim, heads, bias, scaled, dtype):
-    net = DDSA(dim, heads, attention='dense', scale=scaled, bias=bias)
-    for place, parameter in enumerate(net.parameters()):
-        parameter.data = noise(*parameter.shape, seed=10 + place) * 0.3
-    if net.temperature is not None:
-        net.temperature.data += 3
-    net.to(dtype)
-    x = noise(2, dim, 5, 7, dtype=dtype)
-    with torch.no_grad():
-        q, k, v = net.encode_qkv(net.to_qkv(x)).chunk(3, dim=1)
-    attended = literal_attention(q, k, v, heads, net.temperature)
-    expected = F.conv2d(attended, net.project_out.weight.double(), None if not bias else net.project_out.bias.double())
-    for layout in LAYOUTS:
-        given = x.contiguous(memory_format=layout)
-        plain = net(given)
-        assert accelerate(net)
-        for found in (plain, net(given)):
-            assert (found - expected).abs().max() <= TOLERANCE[dtype] * max(1, expected.abs().max())
 
 
 @pytest.mark.parametrize('build', [lambda: DDSA(8, 2), lambda: TKSA(8, 2)], ids=['DDSA', 'TKSA'])
@@ -100,25 +44,6 @@ def test_all_branches_share_one_product_with_v(build, monkeypatch):
     monkeypatch.setattr(torch.Tensor, '__matmul__', lambda a, b: shapes.append(b.shape) or original(a, b))
     net(torch.rand(1, 8, 5, 5))
     assert len(shapes) == 2  # q k^T and the one product with v
-
-
-@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
-@pytest.mark.parametrize(('dim', 'heads'), [(5, 1), (8, 2), (6, 3)])
-def test_mdta_equals_its_equations(dim, heads, dtype):
-    net = MDTA(dim, heads)
-    for place, parameter in enumerate(net.parameters()):
-        parameter.data = noise(*parameter.shape, seed=10 + place) * 0.3
-    net.temperature.data += 5  # so that the softmax is not flat
-    net.to(dtype)
-    x = noise(2, dim, 5, 7, dtype=dtype)
-    qkv = F.conv2d(F.conv2d(x, net.qkv.weight), net.qkv_dwconv.weight, padding=1, groups=3 * dim)
-    q, k, v = qkv[:, :dim], qkv[:, dim : 2 * dim], qkv[:, 2 * dim :]
-    expected = F.conv2d(literal_attention(q, k, v, heads, net.temperature).to(dtype), net.project_out.weight)
-    for layout in LAYOUTS:
-        for _ in range(2):
-            difference = (net(x.contiguous(memory_format=layout)) - expected).abs().max().item()
-            assert difference <= TOLERANCE[dtype] * max(1.0, expected.abs().max().item())
-            accelerate(net)
 
 
 @pytest.mark.parametrize('bias', [True, False])
@@ -140,8 +65,8 @@ def test_a_spatial_attention_may_be_multiplied_in_behind_the_projection(bias, la
 @pytest.mark.parametrize('layout', LAYOUTS)
 def test_a_network_and_its_fast_form_give_one_output_and_one_gradient(name, layout):
     torch.manual_seed(0)
-    net = ARCH_REGISTRY.get(name)(**FAMILY[name]).double().to(memory_format=layout)
-    rain = torch.rand(2, 3, 32, 48, dtype=torch.float64).to(memory_format=layout)
+    net = ARCH_REGISTRY.get(name.split(',')[0])(**FAMILY[name]).double().to(memory_format=layout)
+    rain = torch.rand(2, 3, 16, 32, dtype=torch.float64).to(memory_format=layout)
     results = []
     for fast in (False, True):
         if fast:

@@ -7,12 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import names
 
 from ddsa_arch.files.atomic import atomic_folder, atomic_path, sweep, write_json, write_text
-
-
-def names(folder):
-    return sorted(p.name for p in folder.iterdir())
 
 
 def test_file_appears_when_the_block_ends_well(tmp_path):

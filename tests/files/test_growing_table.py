@@ -1,13 +1,7 @@
-import csv
-
 import pytest
+from helpers import rows
 
 from ddsa_arch.files.growing_table import GrowingTable, read_table
-
-
-def rows_of(path):
-    with path.open(encoding='utf-8', newline='') as file:
-        return list(csv.DictReader(file))
 
 
 def filled(path, count=4):
@@ -30,7 +24,7 @@ def test_what_comes_after_the_last_row_wanted_is_dropped(last, kept, tmp_path):
     path = tmp_path / 'a.csv'
     filled(path)
     GrowingTable(path, 'i', last).append({'i': 10, 'loss': 1})
-    assert [row['i'] for row in rows_of(path)] == [str(i) for i in range(1, kept + 1)] + ['10']
+    assert [row['i'] for row in rows(path)] == [str(i) for i in range(1, kept + 1)] + ['10']
 
 
 @pytest.mark.parametrize('cut', range(1, 8))
@@ -42,7 +36,7 @@ def test_a_torn_last_line_is_dropped(cut, tmp_path):
     kept = ['1', '2', '3'] if cut <= 6 else ['1', '2']
     assert [row['i'] for row in read_table(path)] == kept
     GrowingTable(path, 'i', 9).append({'i': 10, 'loss': 1})
-    assert [row['i'] for row in rows_of(path)] == [*kept, '10']
+    assert [row['i'] for row in rows(path)] == [*kept, '10']
 
 
 def test_rows_behind_a_broken_one_are_not_trusted(tmp_path):
@@ -54,7 +48,7 @@ def test_rows_behind_a_broken_one_are_not_trusted(tmp_path):
 def test_a_new_column_is_empty_in_the_rows_before(tmp_path):
     path = tmp_path / 'a.csv'
     filled(path, 1).append({'i': 2, 'loss': 0.2, 'other': 7})
-    assert rows_of(path) == [{'i': '1', 'loss': '0.1', 'other': ''}, {'i': '2', 'loss': '0.2', 'other': '7'}]
+    assert rows(path) == [{'i': '1', 'loss': '0.1', 'other': ''}, {'i': '2', 'loss': '0.2', 'other': '7'}]
 
 
 def test_no_file_has_no_rows(tmp_path):

@@ -4,6 +4,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from helpers import ORIENTATION, noise
 from PIL import Image, ImageOps
 
 from ddsa_arch.errors import InputError
@@ -20,12 +21,7 @@ from ddsa_arch.files.images import (
 )
 
 LOSSLESS = ('.bmp', '.png', '.tif', '.tiff', '.webp')
-ORIENTATION = 274  # EXIF tag
 REMEDY = 'replace it, or remove it together with its partner'
-
-
-def noise(height=20, width=30, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 def smooth(height=24, width=40):
@@ -47,9 +43,10 @@ def jpeg_segment(marker, content):
 # Decoding
 
 
+@pytest.mark.core
 @pytest.mark.parametrize('suffix', LOSSLESS)
 def test_lossless_file_is_read_as_bgr(suffix, tmp_path):
-    rgb = noise()
+    rgb = noise(20, 30)
     Image.fromarray(rgb).save(tmp_path / f'a{suffix}', **({'lossless': True} if suffix == '.webp' else {}))
     image = read_image(tmp_path / f'a{suffix}')
     assert image.dtype == np.uint8
@@ -63,7 +60,7 @@ def test_jpeg_is_read_as_pillow_reads_it():
 
 
 def test_grey_becomes_bgr_and_alpha_is_dropped():
-    rgb = noise()
+    rgb = noise(20, 30)
     grey = decode_image(pillow_bytes(rgb[..., 0], 'PNG'), 'a')
     assert np.array_equal(grey, np.repeat(rgb[..., :1], 3, -1))
     alpha = np.full((*rgb.shape[:2], 1), 7, np.uint8)
@@ -90,7 +87,7 @@ def test_jpeg_is_turned_as_its_exif_data_say(orientation):
 
 @pytest.mark.parametrize('suffix', IMAGE_SUFFIXES)
 def test_truncated_file_is_refused_at_every_cut(suffix):
-    data = encode_image(noise(), suffix)
+    data = encode_image(noise(20, 30), suffix)
     cuts = {1, 2, 8, 20, 100, len(data) // 4, len(data) // 2, len(data) * 3 // 4, len(data) - 13, len(data) - 2}
     for cut in sorted(cuts):
         with pytest.raises(InputError) as error:
@@ -108,7 +105,7 @@ def test_truncated_progressive_jpeg_is_refused():
 
 def test_end_mark_of_a_preview_does_not_hide_a_truncated_jpeg():
     preview = jpeg_segment(0xE1, b'Exif\0\0' + pillow_bytes(smooth(8, 8), 'JPEG'))
-    data = pillow_bytes(noise(), 'JPEG')
+    data = pillow_bytes(noise(20, 30), 'JPEG')
     data = data[:2] + preview + data[2:]
     assert decode_image(data, 'a').shape == (20, 30, 3)
     with pytest.raises(InputError, match='truncated'):
@@ -140,7 +137,7 @@ def test_what_is_no_image_is_named_with_the_remedy(data, kind, tmp_path):
 
 
 def test_header_with_an_absurd_size_is_no_image():
-    data = bytearray(encode_image(noise(), '.bmp'))
+    data = bytearray(encode_image(noise(20, 30), '.bmp'))
     data[18:22] = (1 << 25).to_bytes(4, 'little')  # the width, beyond what OpenCV takes
     with pytest.raises(InputError, match=r'^wide\.bmp: truncated or not an image'):
         decode_image(bytes(data), 'wide.bmp')
@@ -158,22 +155,22 @@ def test_missing_file_and_folder_are_named(tmp_path):
 
 @pytest.mark.parametrize('suffix', [*LOSSLESS, '.PNG'])
 def test_lossless_formats_give_the_image_back_to_pillow(suffix):
-    image = noise()
+    image = noise(20, 30)
     decoded = np.asarray(Image.open(io.BytesIO(encode_image(image, suffix))).convert('RGB'))
     assert np.array_equal(decoded[..., ::-1], image)
 
 
 @pytest.mark.parametrize('suffix', ['.jpg', '.jpeg', '.JPG'])
 def test_jpeg_has_the_tables_of_quality_95(suffix):
-    tables = Image.open(io.BytesIO(encode_image(noise(), suffix))).quantization
-    assert tables == Image.open(io.BytesIO(pillow_bytes(noise(), 'JPEG', quality=95))).quantization
+    tables = Image.open(io.BytesIO(encode_image(noise(20, 30), suffix))).quantization
+    assert tables == Image.open(io.BytesIO(pillow_bytes(noise(20, 30), 'JPEG', quality=95))).quantization
 
 
 def test_unknown_format_is_refused_with_the_known_ones():
     with pytest.raises(InputError, match=r"image format '\.gif' is not known; use one of \.bmp, \.jpeg"):
-        encode_image(noise(), '.gif')
+        encode_image(noise(20, 30), '.gif')
     with pytest.raises(InputError, match="image format '' is not known"):
-        encode_image(noise(), '')
+        encode_image(noise(20, 30), '')
 
 
 def test_what_a_format_cannot_hold_is_refused():
@@ -185,14 +182,14 @@ def test_what_a_format_cannot_hold_is_refused():
 
 def test_written_image_is_whole_and_alone_in_a_new_folder(tmp_path):
     path = tmp_path / 'new' / 'deep' / 'a.png'
-    write_image(path, noise())
-    assert np.array_equal(cv2.imread(str(path)), noise())
+    write_image(path, noise(20, 30))
+    assert np.array_equal(cv2.imread(str(path)), noise(20, 30))
     assert [p.name for p in path.parent.iterdir()] == ['a.png']
 
 
 def test_failed_write_leaves_the_old_file_alone(tmp_path):
     path = tmp_path / 'a.png'
-    write_image(path, noise())
+    write_image(path, noise(20, 30))
     before = path.read_bytes()
     with pytest.raises(InputError):
         write_image(path, np.zeros((0, 5, 3), np.uint8))

@@ -1,109 +1,39 @@
-import multiprocessing
 import os
 import shutil
-import signal
 import subprocess
 import sys
 
 import cv2
-import lmdb
 import numpy as np
 import pytest
 from basicsr.data.data_util import paired_paths_from_lmdb
 from basicsr.utils import imfrombytes
 from basicsr.utils.file_client import LmdbBackend
 from basicsr.utils.lmdb_util import make_lmdb_from_imgs
+from helpers import content, in_child, names, needs_fork, noise, write_noise, write_stores
 from PIL import Image
 
 from ddsa_arch.errors import InputError
 from ddsa_arch.files import lmdb_store
-from ddsa_arch.files.images import decode_image, encode_image, images_by_stem, read_image
+from ddsa_arch.files.images import decode_image, encode_image, read_image
 from ddsa_arch.files.lmdb_store import Entry, is_store, read_entries, read_value
-from ddsa_arch.files.matching import Pairs
-from ddsa_arch.sets.pair_stores import write_pair_stores
-
-needs_fork = pytest.mark.skipif(sys.platform == 'win32', reason='no fork')
-NAMES = ['norain-2.png', 'norain-10.jpg', '雨 im Süden.webp', 'two words.bmp']
-
-
-def noise(seed, height=12, width=10):
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def write(path, seed=0, **size):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(encode_image(noise(seed, **size), path.suffix))
-    return path
-
-
-@pytest.fixture
-def pairs(tmp_path):
-    """Two folders of four images; the sides have other suffixes."""
-    for i, name in enumerate(NAMES):
-        write(tmp_path / 'rain' / name, i)
-        write((tmp_path / 'clean' / name).with_suffix('.png'), 100 + i)
-    (tmp_path / 'rain' / 'Thumbs.db').write_bytes(b'x')
-    return images_by_stem(tmp_path / 'rain'), images_by_stem(tmp_path / 'clean')
-
-
-@pytest.fixture
-def many(tmp_path):
-    """Two dozen pairs of a few bytes each."""
-    sides = []
-    for side in ('rain', 'clean'):
-        sides.append({f'{i}': write(tmp_path / side / f'{i}.bmp', i, height=3, width=2) for i in range(24)})
-    return sides
-
-
-def names(folder):
-    return sorted(p.name for p in folder.iterdir()) if folder.exists() else None
-
-
-def content(store):
-    """Everything in a store, read with nothing but lmdb."""
-    with lmdb.open(str(store), readonly=True, lock=False) as environment, environment.begin() as transaction:
-        return dict(transaction.cursor())
-
-
-def in_child(task, *args):
-    """Run a task in a forked process and return its exit code."""
-    process = multiprocessing.get_context('fork').Process(target=task, args=args)
-    process.start()
-    process.join(60)
-    return process.exitcode
-
-
-def killing(at):
-    """A progress bar that kills its process."""
-
-    def progress(items):
-        for i, item in enumerate(items):
-            if i == at:
-                os.kill(os.getpid(), signal.SIGKILL)
-            yield item
-
-    return progress
-
-
-def write_stores(inputs, targets, out, progress=iter):
-    return write_pair_stores(Pairs(inputs, targets), out, progress)[0]
-
 
 # Round trip
 
 
-def test_store_holds_the_bytes_of_the_files(pairs, tmp_path):
-    stores = write_stores(*pairs, tmp_path / 'out')
+@pytest.mark.core
+def test_store_holds_the_bytes_of_the_files(sides, tmp_path):
+    stores = write_stores(*sides, tmp_path / 'out')
     assert stores == (tmp_path / 'out' / 'input.lmdb', tmp_path / 'out' / 'target.lmdb')
-    for side, store in zip(pairs, stores, strict=True):
+    for side, store in zip(sides, stores, strict=True):
         files = {stem: path.read_bytes() for stem, path in side.items()}
         assert content(store) == {stem.encode(): data for stem, data in files.items()}
         assert {stem: read_value(store, stem) for stem in side} == files
     assert names(tmp_path / 'out') == ['input.lmdb', 'target.lmdb']
 
 
-def test_meta_info_is_basicsrs(pairs, tmp_path):
-    store, other = write_stores(*pairs, tmp_path / 'out')
+def test_meta_info_is_basicsrs(sides, tmp_path):
+    store, other = write_stores(*sides, tmp_path / 'out')
     assert (store / 'meta_info.txt').read_text(encoding='utf-8').splitlines() == [
         'norain-2.png (12,10,3) 1', 'norain-10.jpg (12,10,3) 1', 'two words.bmp (12,10,3) 1',
         '雨 im Süden.webp (12,10,3) 1',
@@ -114,23 +44,11 @@ def test_meta_info_is_basicsrs(pairs, tmp_path):
     assert read_entries(store)['two words'] == Entry('two words', 'two words.bmp', (12, 10, 3))
 
 
-def test_progress_sees_every_pair(pairs, tmp_path):
-    seen = []
-
-    def progress(items):
-        for item in items:
-            seen.append(item)
-            yield item
-
-    write_stores(*pairs, tmp_path / 'out', progress)
-    assert len(seen) == 4
-
-
 def test_shape_is_that_of_the_turned_photo(tmp_path):
     exif = Image.Exif()
     exif[274] = 6  # a quarter turn
-    Image.fromarray(noise(0)).save(tmp_path / 'a.jpg', exif=exif.tobytes())
-    upright = write(tmp_path / 'b' / 'a.png', height=10, width=12)
+    Image.fromarray(noise()).save(tmp_path / 'a.jpg', exif=exif.tobytes())
+    upright = write_noise(tmp_path / 'b' / 'a.png', height=10, width=12)
     store, _ = write_stores({'a': tmp_path / 'a.jpg'}, {'a': upright}, tmp_path / 'out')
     assert read_entries(store)['a'].shape == (10, 12, 3)
 
@@ -138,7 +56,7 @@ def test_shape_is_that_of_the_turned_photo(tmp_path):
 def test_hundreds_of_long_names_and_page_sized_images_fit(tmp_path, monkeypatch):
     """A value a little larger than what is left of a page takes another page; here each takes two."""
     monkeypatch.setattr(lmdb_store, 'MAP_SPARE', 0)
-    image = encode_image(noise(0), '.bmp')
+    image = encode_image(noise(), '.bmp')
     image += b'\0' * (lmdb_store.PAGE - 6 - len(image))
     side = {}
     for i in range(300):
@@ -155,7 +73,7 @@ def test_hundreds_of_long_names_and_page_sized_images_fit(tmp_path, monkeypatch)
 def test_stock_basicsr_reads_our_stores(tmp_path):
     sides = []
     for side in ('rain', 'clean'):
-        sides.append({n: write(tmp_path / side / f'{n}.jpg', i) for i, n in enumerate(['norain-1', 'two words'])})
+        sides.append({n: write_noise(tmp_path / side / f'{n}.jpg', i) for i, n in enumerate(['norain-1', 'two words'])})
     stores = [str(store) for store in write_stores(*sides, tmp_path / 'out')]
     paths = paired_paths_from_lmdb(stores, ['lq', 'gt'])
     assert paths == [{'lq_path': n, 'gt_path': n} for n in ('norain-1', 'two words')]
@@ -169,8 +87,8 @@ def test_stock_basicsr_reads_our_stores(tmp_path):
 
 def test_we_read_the_stores_of_basicsr(tmp_path, capsys):
     for i, name in enumerate(['a.png', 'b.jpg']):
-        write(tmp_path / 'rain' / name, i)
-    grey = noise(5)[..., 0]
+        write_noise(tmp_path / 'rain' / name, i)
+    grey = noise(seed=5)[..., 0]
     cv2.imwrite(str(tmp_path / 'rain' / 'grey.png'), grey)
     keys = ['a', 'b', 'sub/grey', 'norain.1']
     store = tmp_path / 'rain.lmdb'
@@ -181,8 +99,8 @@ def test_we_read_the_stores_of_basicsr(tmp_path, capsys):
     assert list(entries) == keys
     assert entries['a'].shape == (12, 10, 3)
     assert entries['sub/grey'].shape == (12, 10, 1)
-    assert np.array_equal(decode_image(read_value(store, 'a'), 'a'), noise(0))
-    assert np.array_equal(decode_image(read_value(store, 'norain.1'), ''), noise(0))
+    assert np.array_equal(decode_image(read_value(store, 'a'), 'a'), noise())
+    assert np.array_equal(decode_image(read_value(store, 'norain.1'), ''), noise())
     assert np.array_equal(decode_image(read_value(store, 'b'), 'b'), cv2.imread(str(tmp_path / 'rain' / 'b.jpg')))
     assert np.array_equal(decode_image(read_value(store, 'sub/grey'), ''), np.repeat(grey[..., None], 3, -1))
 
@@ -244,8 +162,8 @@ def test_line_of_meta_info_is_understood(line, key, name, shape, tmp_path):
     assert read_entries(tmp_path) == {key: Entry(key, name, shape)}
 
 
-def test_key_that_is_not_there_is_named(pairs, tmp_path):
-    store, _ = write_stores(*pairs, tmp_path / 'out')
+def test_key_that_is_not_there_is_named(sides, tmp_path):
+    store, _ = write_stores(*sides, tmp_path / 'out')
     with pytest.raises(InputError) as error:
         read_value(store, 'norain-3')
     assert str(error.value) == (
@@ -260,12 +178,12 @@ def test_damaged_database_is_named(tmp_path):
         read_value(tmp_path / 'a.lmdb', 'a')
 
 
-def test_store_is_read_under_several_names_in_one_process(pairs, tmp_path, monkeypatch):
+def test_store_is_read_under_several_names_in_one_process(sides, tmp_path, monkeypatch):
     """lmdb itself refuses to open a database twice."""
-    store, _ = write_stores(*pairs, tmp_path / 'out')
+    store, _ = write_stores(*sides, tmp_path / 'out')
     (tmp_path / 'link.lmdb').symlink_to(store)
     monkeypatch.chdir(tmp_path)
-    expected = pairs[0]['norain-2'].read_bytes()
+    expected = sides[0]['norain-2'].read_bytes()
     for path in (store, str(store), f'{store}/', 'out/input.lmdb', tmp_path / 'link.lmdb'):
         assert read_value(path, 'norain-2') == expected
 
@@ -277,17 +195,17 @@ def test_store_that_was_made_again_is_read_anew(many, tmp_path):
     shutil.rmtree(out)
     with pytest.raises(InputError, match='no readable LMDB'):
         read_value(store, '3')
-    write(many[0]['3'], 99, height=3, width=2)
+    write_noise(many[0]['3'], 99, height=3, width=2)
     write_stores(*many, out)
     assert read_value(store, '3') == many[0]['3'].read_bytes()
-    assert np.array_equal(decode_image(read_value(store, '3'), ''), noise(99, 3, 2))
-    assert np.array_equal(read_image(many[0]['3']), noise(99, 3, 2))
+    assert np.array_equal(decode_image(read_value(store, '3'), ''), noise(3, 2, 99))
+    assert np.array_equal(read_image(many[0]['3']), noise(3, 2, 99))
 
 
 @needs_fork
-def test_store_is_read_in_a_forked_child_and_its_parent(pairs, tmp_path):
-    store, _ = write_stores(*pairs, tmp_path / 'out')
-    expected = pairs[0]['norain-10'].read_bytes()
+def test_store_is_read_in_a_forked_child_and_its_parent(sides, tmp_path):
+    store, _ = write_stores(*sides, tmp_path / 'out')
+    expected = sides[0]['norain-10'].read_bytes()
     assert read_value(store, 'norain-10') == expected  # now the parent has it open
 
     def read():
@@ -300,9 +218,9 @@ def test_store_is_read_in_a_forked_child_and_its_parent(pairs, tmp_path):
 
 
 @pytest.mark.parametrize('left', [0.5, 0.8, 0.99])
-def test_a_database_that_is_cut_off_is_not_read(pairs, tmp_path, left):
+def test_a_database_that_is_cut_off_is_not_read(sides, tmp_path, left):
     """Reading it would end the process with SIGBUS."""
-    (store, _), _ = write_pair_stores(Pairs(*pairs), tmp_path / 'out')
+    store, _ = write_stores(*sides, tmp_path / 'out')
     data = store / 'data.mdb'
     with data.open('r+b') as file:
         file.truncate(int(data.stat().st_size * left))
@@ -310,8 +228,8 @@ def test_a_database_that_is_cut_off_is_not_read(pairs, tmp_path, left):
         read_value(store, 'norain-2')
 
 
-def test_damaged_pages_are_one_message(pairs, tmp_path):
-    (store, _), _ = write_pair_stores(Pairs(*pairs), tmp_path / 'out')
+def test_damaged_pages_are_one_message(sides, tmp_path):
+    store, _ = write_stores(*sides, tmp_path / 'out')
     size = (store / 'data.mdb').stat().st_size
     with (store / 'data.mdb').open('r+b') as file:
         file.seek(8192)  # behind the two pages that describe the database

@@ -48,6 +48,7 @@ def faded(image):
     return np.rint(image * np.array([0.4, 1, 0])).astype(image.dtype)
 
 
+@pytest.mark.core
 def test_arrays(fade, rng):
     image = rng.integers(0, 256, (7, 9, 3)).astype(np.uint8)
     assert np.array_equal(fade(image), faded(image))
@@ -102,6 +103,7 @@ def test_what_is_no_image_is_refused(fade, image, message):
         fade(image)
 
 
+@pytest.mark.core
 def test_tiles_give_what_the_whole_image_gives(weights, rng):
     image = rng.integers(0, 256, (150, 201, 3)).astype(np.uint8)
     derain = Derainer(weights, device='cpu', tile=64)

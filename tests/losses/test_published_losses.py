@@ -32,6 +32,7 @@ def loss(name, pair, **options):
     return build_loss({'type': name, **options})(*pair).item()
 
 
+@pytest.mark.core
 @pytest.mark.parametrize(
     ('name', 'value'),
     [

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from helpers import names
 from torch import nn
 
 from ddsa_arch.errors import InputError
@@ -62,10 +63,6 @@ def test_states_come_newest_first_by_number(tmp_path):
         save(tmp_path, iteration)
     (tmp_path / 'states' / 'notes.state').touch()
     assert list(states_by_iteration(tmp_path / 'states')) == [100, 20, 9]
-
-
-def names(folder):
-    return sorted(p.name for p in folder.iterdir())
 
 
 def test_old_states_go_and_the_best_weights_stay(tmp_path):

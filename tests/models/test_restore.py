@@ -23,6 +23,7 @@ class Shifting(nn.Module):
         return [torch.zeros_like(x), self.dropout(x)]
 
 
+@pytest.mark.core
 def test_padding_is_added_and_removed_and_the_last_output_taken():
     for size in [(1, 1), (1, 9), (8, 16), (13, 31)]:
         x = torch.rand(2, 3, *size)

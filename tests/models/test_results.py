@@ -1,6 +1,7 @@
-import csv
 import json
 import math
+
+from helpers import rows
 
 from ddsa_arch.models.results import ResultFiles
 
@@ -9,17 +10,12 @@ def row(image, psnr, note=''):
     return {'image': image, 'psnr': psnr, 'note': note, 'seconds': 0.5}
 
 
-def read(path):
-    with open(path, encoding='utf-8') as file:
-        return list(csv.DictReader(file))
-
-
 def test_files_hold_images_sets_and_the_mean_of_set_means(tmp_path):
     files = ResultFiles(tmp_path)
     assert files.add('A', None, ['psnr'], [row('1', 20.0), row('2', 30.0)]) == {'psnr': 25.0}
     files.add('B', None, ['psnr'], [row('1', 40.0)])
-    assert [r['psnr'] for r in read(tmp_path / 'A.csv')] == ['20.0', '30.0']
-    summary = read(tmp_path / 'summary.csv')
+    assert [r['psnr'] for r in rows(tmp_path / 'A.csv')] == ['20.0', '30.0']
+    summary = rows(tmp_path / 'summary.csv')
     assert [(r['set'], r['psnr']) for r in summary] == [('A', '25.0'), ('B', '40.0'), ('Average', '32.5')]
     stored = json.loads((tmp_path / 'results.json').read_text(encoding='utf-8'))
     assert stored['sets']['B']['images'][0]['psnr'] == 40.0
@@ -27,10 +23,10 @@ def test_files_hold_images_sets_and_the_mean_of_set_means(tmp_path):
 
 def test_values_that_say_nothing_do_not_spoil_the_mean(tmp_path):
     files = ResultFiles(tmp_path)
-    rows = [row('1', 20.0), row('2', math.inf, 'equal to its target'), row('3', math.nan, 'too small')]
-    assert files.add('A', None, ['psnr'], rows) == {'psnr': 20.0}
-    assert read(tmp_path / 'summary.csv')[0]['psnr_counted'] == '1'
-    assert read(tmp_path / 'A.csv')[2]['note'] == 'too small'
+    images = [row('1', 20.0), row('2', math.inf, 'equal to its target'), row('3', math.nan, 'too small')]
+    assert files.add('A', None, ['psnr'], images) == {'psnr': 20.0}
+    assert rows(tmp_path / 'summary.csv')[0]['psnr_counted'] == '1'
+    assert rows(tmp_path / 'A.csv')[2]['note'] == 'too small'
 
 
 def test_validations_of_a_resumed_run_replace_those_that_they_repeat(tmp_path):
@@ -39,4 +35,4 @@ def test_validations_of_a_resumed_run_replace_those_that_they_repeat(tmp_path):
         first.add('A', iteration, ['psnr'], [row('1', value)])
     resumed = ResultFiles(tmp_path)
     resumed.add('A', 20, ['psnr'], [row('1', 21.5)])
-    assert [(r['iteration'], r['psnr']) for r in read(tmp_path / 'summary.csv')] == [('10', '20.0'), ('20', '21.5')]
+    assert [(r['iteration'], r['psnr']) for r in rows(tmp_path / 'summary.csv')] == [('10', '20.0'), ('20', '21.5')]

@@ -5,6 +5,7 @@ from collections import OrderedDict
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import LONGEST, same
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -50,10 +51,7 @@ def state(net):
     return {name: value.clone() for name, value in net.state_dict().items()}
 
 
-def same(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
-
-
+@pytest.mark.core
 def test_a_step_is_that_of_plain_pytorch():
     net, twin = tiny(), tiny()
     rain, clean = batch()
@@ -104,9 +102,9 @@ def test_two_processes_with_accumulation_give_the_gradient_of_one_batch(tmp_path
     processes = [context.Process(target=_gradients_of_rank, args=(rank, tmp_path, results)) for rank in range(2)]
     for process in processes:
         process.start()
-    found = [results.get(timeout=120) for _ in processes]
+    found = [results.get(timeout=LONGEST) for _ in processes]
     for process in processes:
-        process.join(30)
+        process.join(LONGEST)
     net = tiny().double()
     step_of(net).run(1, *batch(dtype=torch.float64), l1)
     for _, gradients, taken, unchanged in found:

@@ -13,6 +13,7 @@ def test_padding_is_torchs_reflection_where_that_works(height, width):
     assert torch.equal(pad_to_multiple(x, 8), expected)
 
 
+@pytest.mark.core
 @pytest.mark.parametrize(
     ('height', 'width'), [(1, 1), (1, 5), (5, 1), (2, 3), (3, 2), (2, 2), (3, 3), (1, 8), (8, 1), (7, 100), (65, 1)]
 )

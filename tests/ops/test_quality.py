@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 from basicsr.metrics import calculate_psnr, calculate_ssim
+from helpers import noise
 from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
@@ -11,10 +12,6 @@ from ddsa_arch.ops.color import luma
 from ddsa_arch.ops.quality import psnr_y, ssim_y
 
 SHAPES = [(11, 11), (12, 40), (33, 21), (48, 64)]
-
-
-def noise(height, width, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 def degraded(image, spread, seed=1):
@@ -81,6 +78,7 @@ def test_paper_ssim_is_scikit_images_on_rounded_y(shape, spread):
     assert ssim_y(image, target) == pytest.approx(expected, abs=1e-10)
 
 
+@pytest.mark.core
 def test_paper_figures_of_a_photo_are_scikit_images(pair):
     image, target = pair
     expected = peak_signal_noise_ratio(matlab_y(target), matlab_y(image), data_range=255)
@@ -128,6 +126,7 @@ def test_basicsr_figures_are_basicsrs(shape, spread):
     assert ssim_y(image, target, protocol='basicsr') == pytest.approx(calculate_ssim(image, target, **stock), abs=1e-7)
 
 
+@pytest.mark.core
 def test_basicsr_figures_of_a_photo_are_basicsrs(pair):
     stock = {'crop_border': 4, 'test_y_channel': True}
     ours = {'crop_border': 4, 'protocol': 'basicsr'}

@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from helpers import noise
 from skimage.color import rgb2ycbcr
 from skimage.feature import structure_tensor
 from skimage.filters import gaussian
@@ -21,10 +22,6 @@ PLAIN = RainStyle(
 
 def rng(seed=0):
     return np.random.default_rng(seed)
-
-
-def noise(height, width, seed=0):
-    return rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 def y_psnr(a, b):

@@ -53,6 +53,7 @@ def test_option_files_inherit_and_name_no_disk(path):
         assert 'dataroot' not in line or '{{$DDSA_DATA:datasets}}' in line or 'data/' in line
 
 
+@pytest.mark.core
 def test_the_flagship_has_the_papers_recipe():
     options = load_options(FLAGSHIP, True)
     train, data = options['train'], options['datasets']['train']
@@ -216,6 +217,7 @@ def test_the_reference_of_all_keys_is_current():
     assert (OPTIONS / 'README.md').read_text(encoding='utf-8') == reference()
 
 
+@pytest.mark.core
 def test_a_resolved_file_is_plain_yaml_that_resolves_to_itself(tmp_path):
     options = load_options(OPTIONS / 'train' / 'DDSANet_tiny_Rain200H_cpu.yml', True)
     (tmp_path / 'again.yml').write_text(to_yaml(options), encoding='utf-8')
@@ -404,17 +406,6 @@ def test_a_wrong_force_yml_is_refused(entry, words):
     with pytest.raises(InputError) as error:
         load_options(FLAGSHIP, True, [entry])
     assert words in str(error.value)
-
-
-def test_missing_files_and_circles_of_bases_are_named(tmp_path):
-    with pytest.raises(InputError, match=r'no option file .*none\.yml'):
-        read_options(tmp_path / 'none.yml')
-    (tmp_path / 'a.yml').write_text('_base_: ./b.yml\n', encoding='utf-8')
-    with pytest.raises(InputError, match=r'no option file .*b\.yml, named by _base_ in .*a\.yml'):
-        read_options(tmp_path / 'a.yml')
-    (tmp_path / 'b.yml').write_text('_base_: ./a.yml\n', encoding='utf-8')
-    with pytest.raises(InputError, match='_base_ leads back to itself'):
-        read_options(tmp_path / 'a.yml')
 
 
 def test_options_show_prints_what_the_file_resolves_to(capsys):

@@ -1,7 +1,5 @@
 """Option files are data: nothing in them, in what they inherit or in the environment is run or taken for YAML."""
 
-import time
-
 import pytest
 
 from ddsa_arch.errors import InputError
@@ -52,9 +50,7 @@ def write(tmp_path, monkeypatch):
 )  # fmt: skip
 def test_what_is_no_plain_data_is_refused_in_one_message(text, write, tmp_path, capsys):
     path = write(text + 'network_g: {type: DDSANet}\n')
-    start = time.perf_counter()
     assert main(['options', 'show', str(path)]) == 2
-    assert time.perf_counter() - start < 10
     message = capsys.readouterr().err
     assert message.startswith(f'error: {path}: ')
     assert 'Traceback' not in message
@@ -71,6 +67,7 @@ def test_variables_hold_any_text(value, write, monkeypatch):
     assert read_options(path) == {'a': f'{value}/set', 'b': [f'{value}(a+)+$\\1']}
 
 
+@pytest.mark.core
 def test_files_are_merged_key_by_key(write):
     write('a: {x: 1, y: {z: [1, 2]}}\nb: 5\nc: ~\nd: {e: 1}\n', 'base.yml')
     write('a: {x: 2}\nf: {g: {h: 1}}\n', 'second.yml')

@@ -1,4 +1,3 @@
-import csv
 import os
 import re
 import signal
@@ -11,6 +10,7 @@ import pytest
 import torch
 import yaml
 from basicsr.utils.registry import ARCH_REGISTRY
+from helpers import LONGEST, rows
 
 from ddsa_arch.archs.cards import CARDS, published_scores
 from ddsa_arch.archs.complexity import complexity
@@ -20,7 +20,7 @@ from ddsa_arch.benchmarking.row import Job, measure
 from ddsa_arch.errors import InputError
 from ddsa_arch.fast import is_accelerated
 from ddsa_arch.machine.memory import PeakMemory
-from ddsa_arch.runners.benchmark import benchmark, main, parse_size
+from ddsa_arch.runners.benchmark import benchmark, main
 from ddsa_arch.runners.cli import run_main
 
 MODULE = 'benchmarked_toys'
@@ -75,7 +75,8 @@ class ToyThatEnds(nn.Module):
             raise ValueError('the toy is broken\\nand how')
         if self.way == 'no memory':
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
-        time.sleep(600)
+        open('asleep', 'w').close()
+        time.sleep(10_000)
 '''
 PRN = {'type': 'PRN', 'stages': 2, 'width': 8, 'blocks': 2}
 
@@ -116,8 +117,7 @@ def measured(network_g, **changes):
 
 
 def read_rows(out):
-    with (out / 'benchmark.csv').open(encoding='utf-8', newline='') as file:
-        return list(csv.DictReader(file))
+    return rows(out / 'benchmark.csv')
 
 
 def rows_of(parent):
@@ -159,7 +159,7 @@ def test_the_peak_of_a_network_of_known_memory(toys):
     if PeakMemory().source != 'VmHWM':
         pytest.skip('the peak cannot be set back on this system')
     toys('known', type='ToyOfKnownMemory')
-    figures = run_row(job({'type': 'ToyOfKnownMemory'}), 120)
+    figures = run_row(job({'type': 'ToyOfKnownMemory'}), LONGEST)
     assert figures['peak_memory_mib'] == pytest.approx(16 + 2 * 64, abs=4)
 
 
@@ -180,9 +180,7 @@ def test_padding_is_counted_and_named():
 
 
 def test_a_row_that_runs_out_of_time_is_ended():
-    began = time.monotonic()
     assert run_row(job(PRN), timeout=0.5)['error'] == 'time limit of 0.5 s'
-    assert time.monotonic() - began < 5
     if sys.platform == 'linux':
         assert rows_of(os.getpid()) == []
 
@@ -257,10 +255,6 @@ def test_one_name_for_two_networks_is_refused(toys, workplace):
         benchmark([first, second], workplace / 'out')
 
 
-def test_sizes_are_height_first():
-    assert parse_size('480x320') == (480, 320)
-
-
 # --- the whole command, with processes of its own ----------------------------------------------------------
 
 
@@ -295,21 +289,22 @@ def test_a_killed_row_has_a_note_and_the_others_go_on(toys, workplace, capsys):
 def test_the_fast_form_stands_beside_the_plain_one(toys, workplace, capsys):
     tiny = toys('tiny', type='DDSANet', dim=8, blocks=[1] * 5)
     out = workplace / 'out'
-    arguments = [tiny, '--sizes', '32x40', '--modes', 'inference', 'training', '--batch', '2', '--plain']
+    arguments = [tiny, '--sizes', '32x40', '--modes', 'training', '--batch', '2', '--plain']
     assert main([*arguments, '--warmup', '1', '--repeats', '2', '-o', str(out)]) == 0
     rows = read_rows(out)
     assert [(row['mode'], row['form']) for row in rows] == [
-        ('inference', 'plain'), ('inference', 'fast'), ('training, batch 2', 'plain'), ('training, batch 2', 'fast')
+        ('training, batch 2', 'plain'), ('training, batch 2', 'fast')
     ]  # fmt: skip
-    for row, plain, passes in zip(rows, [rows[0], rows[0], rows[2], rows[2]], (1, 1, 6, 6), strict=True):
+    plain = rows[0]
+    for row in rows:
         seconds, rate = float(row['latency_ms']) / 1000, float(row['gemm_gflops']) * 1e9
-        share = 2 * passes * int(row['macs']) / seconds / rate
+        share = 2 * 6 * int(row['macs']) / seconds / rate
         assert float(row['gemm_share']) == pytest.approx(share, abs=1e-4)
         if row is not plain:
             assert float(row['times_plain']) == pytest.approx(float(plain['latency_ms']) / seconds / 1000, abs=1e-3)
         else:
             assert (row['times_plain'], row['memory_of_plain']) == ('', '')
-    assert rows[0]['macs'] == rows[3]['macs']
+    assert rows[0]['macs'] == rows[1]['macs']
     assert '| speed over the plain form |' in (out / 'benchmark.md').read_text(encoding='utf-8')
     assert 'training, batch 2 plain form: ' in capsys.readouterr().out
 
@@ -392,14 +387,14 @@ def test_no_process_outlives_the_command(toys, workplace, repository, sent, code
     )
     environment = os.environ | {'PYTHONPATH': str(repository)}
     process = subprocess.Popen([sys.executable, '-c', program], cwd=workplace, env=environment)
-    until = time.monotonic() + 120
-    while not (workplace / 'out' / 'benchmark.csv').exists() and time.monotonic() < until:
+    until = time.monotonic() + LONGEST
+    while not (workplace / 'asleep').exists() and time.monotonic() < until:
         time.sleep(0.1)
-    time.sleep(8)  # the second row is asleep now
     (row,) = rows_of(process.pid)
     assert is_running(row)
     process.send_signal(sent)
-    assert process.wait(20) == code
-    time.sleep(1)
+    assert process.wait(LONGEST) == code
+    while is_running(row) and time.monotonic() < until:
+        time.sleep(0.1)
     assert not is_running(row)
     assert [row['network'] for row in read_rows(workplace / 'out')] == ['PRN_r']

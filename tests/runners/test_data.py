@@ -1,10 +1,9 @@
 import re
 
-import numpy as np
 import pytest
+from helpers import names, write_noise
 
 from ddsa_arch.errors import InputError
-from ddsa_arch.files.images import encode_image
 from ddsa_arch.files.lmdb_store import read_entries, read_value
 from ddsa_arch.runners import cli, data
 from ddsa_arch.runners.data import make_lmdb
@@ -12,18 +11,12 @@ from ddsa_arch.runners.data import make_lmdb
 COUNT = 12
 
 
-def write(path, seed, height=12, width=10):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    path.write_bytes(encode_image(image, path.suffix))
-
-
 @pytest.fixture
 def folders(tmp_path):
     """A folder with ``rain`` (JPEG) and ``clean`` (PNG) of pairs rain-1 ... rain-12."""
     for i in range(1, COUNT + 1):
-        write(tmp_path / 'rain' / f'rain-{i}.jpg', i)
-        write(tmp_path / 'clean' / f'rain-{i}.png', 100 + i)
+        write_noise(tmp_path / 'rain' / f'rain-{i}.jpg', i)
+        write_noise(tmp_path / 'clean' / f'rain-{i}.png', 100 + i)
     return tmp_path
 
 
@@ -37,10 +30,6 @@ def run(folder, capsys, **more):
     code = cli.main(['data', *arguments(folder, **more)])
     captured = capsys.readouterr()
     return code, captured.out, captured.err
-
-
-def names(folder):
-    return sorted(p.name for p in folder.iterdir())
 
 
 def test_command_makes_both_stores_and_tells_so(folders, capsys):
@@ -75,13 +64,6 @@ def test_pairs_are_counted_from_1_in_natural_order(pairs, expected, folders):
         assert list(read_entries(store)) == [f'rain-{i}' for i in expected]
 
 
-def test_selections_that_meet_give_the_whole_set(folders):
-    """As Rain200H is divided into 1-180 for training and 181-200 for validation."""
-    (first, _), _ = make_lmdb(folders / 'rain', folders / 'clean', folders / 'a', '1-9')
-    (second, _), _ = make_lmdb(folders / 'rain', folders / 'clean', folders / 'b', '10-12')
-    assert [*read_entries(first), *read_entries(second)] == [f'rain-{i}' for i in range(1, COUNT + 1)]
-
-
 @pytest.mark.parametrize('pairs', ['0-3', '3-2', '1-13', '5', 'all', '-3', '1-', '1-3,5', '', ' 1-3'])
 def test_wrong_selection_is_refused_with_the_range(pairs, folders):
     with pytest.raises(InputError) as error:
@@ -100,33 +82,6 @@ def test_wrong_selection_is_refused_with_the_range(pairs, folders):
 )
 def test_user_error_is_one_line_and_exit_code_2(more, message, folders, capsys):
     assert run(folders, capsys, **more) == (2, '', f'error: {message}\n')
-    assert names(folders) == ['clean', 'rain']
-
-
-def test_folder_without_images_is_named_with_its_option(folders, capsys):
-    (folders / 'empty').mkdir()
-    code, out, err = run(folders, capsys, target=folders / 'empty')
-    assert (code, out) == (2, '')
-    assert err.startswith(f'error: {folders / "empty"}: no image (looked for .bmp, ')
-    assert err.count('\n') == 1
-
-
-def test_everything_that_is_wrong_is_listed_at_once_and_nothing_is_left(folders, capsys):
-    (folders / 'clean' / 'rain-7.png').unlink()
-    write(folders / 'rain' / 'rain-3.png', 3)
-    (folders / 'rain' / 'rain-2.jpg').write_bytes(b'')
-    write(folders / 'clean' / 'rain-10.png', 0, height=5)
-    rain, clean = folders / 'rain', folders / 'clean'
-    code, out, err = run(folders, capsys)
-    assert (code, out) == (2, '')
-    assert [line.split(';')[0] for line in err.splitlines()] == [
-        'error: 4 problems:',
-        f'  {rain}: two images of one name, rain-3.jpg and rain-3.png',
-        f'  {rain}: rain-7.jpg has no partner in {clean}',
-        f'  {rain / "rain-2.jpg"}: empty (0 bytes)',
-        '  rain-10: input and target have unequal sizes, 10 x 12 and 10 x 5',
-        'Mend these, or leave them out with --skip-bad',
-    ]
     assert names(folders) == ['clean', 'rain']
 
 

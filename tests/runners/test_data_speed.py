@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from ddsa_arch.errors import InputError
 from ddsa_arch.files.images import encode_image
 from ddsa_arch.runners import cli
 from ddsa_arch.runners.data import make_lmdb
@@ -63,9 +62,3 @@ def test_reading_is_compared_with_what_a_network_takes(places, tmp_path, capsys)
 def test_wrong_input_is_one_message(arguments, message, capsys):
     assert cli.main(['data', 'speed', *arguments]) == 2
     assert capsys.readouterr().err == f'error: {message}\n'
-
-
-def test_reading_refuses_a_set_of_one_side(tmp_path):
-    (tmp_path / 'input').mkdir()
-    with pytest.raises(InputError, match='SET: no set in '):
-        reading_speeds([tmp_path], [0])

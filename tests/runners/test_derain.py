@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from basicsr.utils.registry import ARCH_REGISTRY
+from helpers import LONGEST, variables
 from PIL import Image
 from torch import nn
 
@@ -127,6 +128,7 @@ def test_inputs_that_are_not_there_are_named(tmp_path):
 # --- what becomes of them ----------------------------------------------------------------------------------
 
 
+@pytest.mark.core
 def test_photos_keep_their_kind(tmp_path, dim):
     tags = Image.Exif()
     tags[0x010F] = 'Camera'
@@ -139,6 +141,8 @@ def test_photos_keep_their_kind(tmp_path, dim):
     report = derain_files([tmp_path / 'in'], tmp_path / 'out', dim)
     assert report.failed == []
     assert [p.name for p in report.done] == ['a.jpg', 'alpha.webp', 'deep.png', 'grey.png']
+    again = derain_files([tmp_path / 'in'], tmp_path / 'out', dim)  # all of them are there already
+    assert (again.done, len(again.failed)) == ([], 4)
     assert (cv2.imread(str(tmp_path / 'out' / 'deep.png'), cv2.IMREAD_UNCHANGED) == 20000).all()
     with Image.open(tmp_path / 'out' / 'grey.png') as image:
         assert image.mode == 'L'
@@ -314,7 +318,7 @@ def test_processes_of_torchrun_wait_for_each_other(tmp_path):
     command = [sys.executable, '-c', 'from ddsa_arch.runners.cli import main; raise SystemExit(main())', 'derain']
     done = subprocess.run(
         [*launch, *command, tmp_path / 'in', '-o', tmp_path / 'out', '--device', 'cpu'],
-        env=os.environ | {'OMP_NUM_THREADS': '1'}, capture_output=True, text=True, timeout=300,
+        env=variables(), capture_output=True, text=True, timeout=2 * LONGEST,
     )  # fmt: skip
     assert done.returncode == 1
     assert done.stdout.splitlines() == [f'3 derained in {tmp_path / "out"}']
@@ -374,7 +378,7 @@ def test_networks_of_ones_own_are_imported(tmp_path):
     picture(tmp_path / 'a.png')
     command = [sys.executable, '-m', 'ddsa_arch.runners.cli', 'derain', 'a.png', '-o', 'out', '--weights']
     command += ['own.safetensors', '--device', 'cpu']
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
+    environment = variables()
     failed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment, check=False)
     assert failed.returncode == 2
     assert "no network 'Own'" in failed.stderr

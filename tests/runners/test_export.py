@@ -100,6 +100,7 @@ def same(one, two, size):
 # --- what is written ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # a block takes seconds to export
 def test_ddsanet_as_onnx(tiny, tiny_onnx):
     """The plain operations of ONNX alone, any size, and its numbers."""
     assert [row[:2] for row in tiny_onnx.parity] == list(SIZES)
@@ -273,6 +274,7 @@ def derain(*arguments):
     return cli.main(['derain', *map(str, arguments), '--device', 'cpu'])
 
 
+@pytest.mark.slow
 def test_derain_gives_the_same_picture_by_onnx(tiny, tiny_onnx, tmp_path, photo):
     Image.fromarray(photo[:120, :151, ::-1]).save(tmp_path / 'a.png')
     for name, weights, more in (('torch', tiny, ()), ('onnx', tiny_onnx.path, ()), ('said', tiny_onnx.path, ('onnx',))):

@@ -1,6 +1,5 @@
 """A run that is killed again and again, and goes on each time, ends like one that was left alone."""
 
-import os
 import random
 import shutil
 import signal
@@ -12,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from helpers import LONGEST, free_port, variables
 
 from ddsa_arch.files.images import images_by_stem, write_image
 from ddsa_arch.ops.rain import LIGHT
@@ -21,16 +21,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == 'win32', reas
 
 ITERATIONS = 300
 SAVED_EVERY = 5
-LONGEST_WAIT = 120  # seconds for the next state
-ENVIRONMENT = os.environ | {'OMP_NUM_THREADS': '1'}  # another number of threads sums in another order
 
 
-def command(options, processes, port, repository):
+def command(options, processes, repository):
     script = [str(repository / 'scripts' / 'train.py'), '-opt', str(options), '--auto_resume']
     if processes == 1:
         return [sys.executable, *script]
     torchrun = [sys.executable, '-m', 'torch.distributed.run']
-    return [*torchrun, f'--nproc_per_node={processes}', f'--master_port={port}', *script]
+    return [*torchrun, f'--nproc_per_node={processes}', f'--master_port={free_port()}', *script]
 
 
 def newest(folder):
@@ -41,10 +39,10 @@ def run_and_kill(arguments, folder, workplace, chance):
     """Start a run, kill it at a random moment after a random number of states; whether it was still running."""
     target = newest(folder) + SAVED_EVERY * chance.randrange(0, 3)
     process = subprocess.Popen(
-        arguments, cwd=workplace, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        arguments, cwd=workplace, env=variables(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     began = time.monotonic()
-    while process.poll() is None and newest(folder) < max(target, 1) and time.monotonic() - began < LONGEST_WAIT:
+    while process.poll() is None and newest(folder) < max(target, 1) and time.monotonic() - began < LONGEST:
         time.sleep(0.002)
     time.sleep(chance.uniform(0, 0.25))
     process.send_signal(signal.SIGKILL)
@@ -75,21 +73,23 @@ def test_a_killed_run_ends_bit_equal_to_an_uninterrupted_one(processes, kills, w
         'datasets:train:persistent_workers': True, 'logger:print_freq': 5,
     }  # fmt: skip
     whole_options = write_options('train', name='whole', **changes)
-    plain = command(whole_options, processes, 29631, repository)
-    subprocess.run(plain, cwd=workplace, env=ENVIRONMENT, check=True, capture_output=True)
+    plain = command(whole_options, processes, repository)
+    subprocess.run(plain, cwd=workplace, env=variables(), check=True, capture_output=True)
     options = workplace / 'killed.yml'
     options.write_text(whole_options.read_text(encoding='utf-8').replace('name: whole', 'name: killed'), 'utf-8')
 
     folder, chance = workplace / 'experiments' / 'killed', random.Random(processes)
     killed = 0
-    for attempt in range(kills):
-        killed += run_and_kill(command(options, processes, 29640 + attempt, repository), folder, workplace, chance)
-        time.sleep(0.5)
+    for _ in range(kills):
+        killed += run_and_kill(command(options, processes, repository), folder, workplace, chance)
+        until = time.monotonic() + LONGEST
+        while processes_of(options) and time.monotonic() < until:
+            time.sleep(0.1)
         assert processes_of(options) == []
     assert killed == kills
     before_the_end = newest(folder)
-    last = command(options, processes, 29632, repository)
-    subprocess.run(last, cwd=workplace, env=ENVIRONMENT, check=True, capture_output=True)
+    last = command(options, processes, repository)
+    subprocess.run(last, cwd=workplace, env=variables(), check=True, capture_output=True)
     assert 0 < before_the_end < ITERATIONS
 
     whole = workplace / 'experiments' / 'whole'

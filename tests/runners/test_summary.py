@@ -128,8 +128,8 @@ def test_iterations_are_chosen_evenly(count, chosen):
     assert evenly(range(count), 5) == chosen
 
 
-def test_the_command_draws_what_a_training_has_left_so_far(write_options, workplace, capsys):
-    folder = train(write_options('train'))
+def test_the_command_draws_what_a_training_has_left_so_far(trained, capsys):
+    folder = trained
     expected = {p.name: p.read_bytes() for p in (folder / 'summary').glob('*.png')}
     for path in (folder / 'summary').glob('*.png'):
         path.unlink()

@@ -1,12 +1,12 @@
 """``ddsa test``: several sets in one run, with and without targets, some of them missing."""
 
-import csv
 import hashlib
 import json
 
 import pytest
 import torch
 import yaml
+from helpers import rows
 
 from ddsa_arch.archs.building import build_network
 from ddsa_arch.archs.weights import read_weights, state_checksum
@@ -18,11 +18,6 @@ from ddsa_arch.runners.cli import main
 from ddsa_arch.runners.test import test as run_test
 
 NO_TARGET_METRICS = {'niqe': {'type': 'derain_niqe', 'better': 'lower'}}
-
-
-def rows(path):
-    with open(path, encoding='utf-8') as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.fixture

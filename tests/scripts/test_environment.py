@@ -344,48 +344,5 @@ def test_the_quickstart_passes_arguments_and_exit_status_on(environment, quickst
     assert seen == [['python', '-m', 'ddsa_arch.runners.quickstart', '--minutes', '2']]
 
 
-def test_what_pytest_is_called_with(run_tests):
-    assert run_tests.pytest_arguments([]) == ['-m', 'not slow', 'tests']
-    assert run_tests.pytest_arguments(['--slow', '--lint', '-x']) == ['-x', 'tests']
-    assert run_tests.pytest_arguments(['tests/scripts', '--slow']) == ['tests/scripts']
-    assert run_tests.pytest_arguments(['-k', 'pad']) == ['-m', 'not slow', '-k', 'pad', 'tests']
-
-
-def test_the_tests_run_even_if_the_linter_complains(environment, run_tests, monkeypatch, capsys):
-    statuses = {'ruff': 1, 'mypy': 0, 'pytest': 0}
-    seen = []
-
-    def hand_over(command, variables):
-        seen.append((command[2], variables['OMP_NUM_THREADS']))
-        return statuses[command[2]]
-
-    monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
-    monkeypatch.setattr(environment, 'ensure_environment', lambda: 'python')
-    monkeypatch.setattr(environment, 'hand_over', hand_over)
-    assert run_tests.main(['--lint']) == 1
-    assert seen == [('ruff', '2'), ('mypy', '2'), ('pytest', '2')]
-    assert 'ruff found faults' in capsys.readouterr().err
-    statuses.update(ruff=0, mypy=2)
-    assert run_tests.main(['--lint']) == 2
-    assert capsys.readouterr().err.startswith('Not passed: mypy found faults')
-    statuses.update(mypy=0, pytest=1)
-    assert run_tests.main(['--lint']) == 1
-    assert '--lf' in capsys.readouterr().err
-
-
-def test_nothing_runs_after_a_checker_that_the_user_has_stopped(environment, run_tests, monkeypatch, capsys):
-    seen = []
-
-    def hand_over(command, variables):
-        seen.append(command[2])
-        return {'ruff': 1, 'mypy': 130}[command[2]]
-
-    monkeypatch.setattr(environment, 'ensure_environment', lambda: 'python')
-    monkeypatch.setattr(environment, 'hand_over', hand_over)
-    assert run_tests.main(['--lint']) == 130
-    assert seen == ['ruff', 'mypy']
-    assert capsys.readouterr().err == ''
-
-
 def test_the_exit_status_of_a_program_is_passed_on(environment):
     assert environment.hand_over([sys.executable, '-c', 'raise SystemExit(7)']) == 7

@@ -173,13 +173,6 @@ def test_pairs_of_unequal_sizes_do_not_count_for_the_question(sets):
     assert [f.detail for f in findings if not f.key] == ['2 of 3 pairs get darker: are input and target swapped?']
 
 
-def test_store_without_its_database_is_refused(sets):
-    make_lmdb(sets / 'train' / 'input', sets / 'train' / 'target', sets / 'train')
-    (sets / 'train' / 'target.lmdb' / 'data.mdb').unlink()
-    with pytest.raises(InputError, match=r'target\.lmdb: no readable LMDB'):
-        audit([sets / 'train'], [], sets / 'out')
-
-
 def test_flat_targets_are_compared_by_their_bytes_alone(sets):
     for i, level in enumerate((90, 90, 91)):
         for side, add in (('input', 20), ('target', 0)):

@@ -12,6 +12,7 @@ import zipfile
 from functools import partial
 
 import pytest
+from helpers import LONGEST, names
 
 from ddsa_arch.errors import InputError
 from ddsa_arch.runners import cli, data_download
@@ -146,10 +147,6 @@ def out(tmp_path):
     return tmp_path / 'downloads'
 
 
-def names(folder):
-    return sorted(path.name for path in folder.iterdir())
-
-
 def refusal(out, which=('train',)):
     """The message; nothing has taken the name of an archive, and the steps by hand are there."""
     with pytest.raises(InputError) as error:
@@ -252,18 +249,11 @@ def test_cut_download_is_kept_and_resumed(server, out):
     assert (f'/{TRAIN_ID}', f'bytes={kept}-') in server.requests
 
 
-def test_download_that_was_killed_before_its_check_is_checked_now(server, out):
-    out.mkdir()
-    (out / 'train.zip.unchecked').write_bytes(server.files[f'/{TRAIN_ID}'])
-    assert download(['train'], out) == {out / 'train.zip': 'downloaded'}
-    assert names(out) == ['train.zip']
-    assert server.requests == []
-
-
-def test_download_that_was_killed_after_its_last_byte_is_whole(server, out):
+@pytest.mark.parametrize('name', ['train.zip.unchecked', 'train.zip.uncheckedabcd1234.part'])
+def test_download_that_was_killed_after_its_last_byte_is_checked_now(name, server, out):
     """A server answers a request for the bytes behind the last one with an error."""
     out.mkdir()
-    (out / 'train.zip.uncheckedabcd1234.part').write_bytes(server.files[f'/{TRAIN_ID}'])
+    (out / name).write_bytes(server.files[f'/{TRAIN_ID}'])
     assert download(['train'], out) == {out / 'train.zip': 'downloaded'}
     assert names(out) == ['train.zip']
 
@@ -280,39 +270,28 @@ def test_rest_of_another_file_is_found_by_the_crc_and_the_next_call_begins_anew(
     assert (out / 'train.zip').read_bytes() == whole
 
 
-def test_write_error_leaves_what_was_written(server, out):
-    """A limit on the size of a file stands for a full disk: Linux refuses the write in the same way."""
-    resource = pytest.importorskip('resource')
-    server.files[f'/{TRAIN_ID}'] = zipped(TRAIN_NAMES, 1 << 20)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2 << 20, limits[1]))
-    try:
-        reason = refusal(out)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert 'OSError: [Errno 27] File too large' in reason
-    (part,) = out.iterdir()
-    assert f'{part.stat().st_size} bytes of it in {part}' in reason
-    assert download(['train'], out) == {out / 'train.zip': 'downloaded'}
-
-
-def test_interruption_by_hand_leaves_what_was_written(server, out, monkeypatch, capsys):
-    import gdown
-
-    def interrupted(url, output, **more):
+@pytest.mark.parametrize('error', [OSError(28, 'No space left on device'), KeyboardInterrupt()], ids=['full', 'Ctrl-C'])
+def test_what_was_written_stays_when_a_download_is_stopped(error, server, out, monkeypatch):
+    def stopped(url, output, **more):
         def stop(*_):
-            raise KeyboardInterrupt
+            raise error
 
-        return fetch(url, output, progress=stop, **more)
+        return gdown.download(url, output, progress=stop, **more)
 
-    fetch = gdown.download
+    gdown = pytest.importorskip('gdown')
     server.files[f'/{TRAIN_ID}'] = zipped(TRAIN_NAMES, 1 << 20)
-    monkeypatch.setattr(module, '_gdown', lambda: interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        download(['train'], out)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, '_gdown', lambda: stopped)
+        if isinstance(error, OSError):
+            reason = refusal(out)
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                download(['train'], out)
     (part,) = out.iterdir()
     assert part.stat().st_size > 0
-    monkeypatch.setattr(module, '_gdown', lambda: fetch)
+    if isinstance(error, OSError):
+        assert 'OSError: [Errno 28] No space left on device' in reason
+        assert f'{part.stat().st_size} bytes of it in {part}' in reason
     assert download(['train'], out) == {out / 'train.zip': 'downloaded'}
 
 
@@ -328,7 +307,7 @@ def test_refusal_of_the_server_is_told(status, words, server, out):
 
 def test_server_that_falls_silent_is_left(server, out, monkeypatch):
     silence = threading.Event()
-    monkeypatch.setattr(server, 'answer', lambda request: silence.wait(20))
+    monkeypatch.setattr(server, 'answer', lambda request: silence.wait(LONGEST))
     monkeypatch.setattr(module, 'TIMEOUT', 0.2)
     try:
         assert 'Read timed out' in refusal(out)
@@ -384,24 +363,21 @@ def test_confirmation_of_a_large_file_is_given(drive, out):
     assert [path.split('?')[0] for path, _ in drive.requests] == ['/uc', '/download']
 
 
-def test_quota_is_told_in_googles_words(drive, out):
-    drive.page = QUOTA_PAGE
+@pytest.mark.parametrize(
+    ('page', 'status', 'words'),
+    [
+        (QUOTA_PAGE, None, 'Too many users have viewed or downloaded this file recently.'),
+        (SIGN_IN_PAGE, None, "change the permission to 'Anyone with the link'"),
+        (None, 403, 'Cannot retrieve the public link of the file'),
+        (None, 404, 'Cannot retrieve the public link of the file'),
+    ],
+)
+def test_drives_refusal_is_told_in_googles_words(page, status, words, drive, out):
+    drive.page, drive.status = page, status
     reason = refusal(out)
-    assert 'Too many users have viewed or downloaded this file recently.' in reason
+    assert words in reason
     assert 'You may still' not in reason
     assert names(out) == []
-
-
-def test_missing_permission_is_told(drive, out):
-    drive.page = SIGN_IN_PAGE
-    assert "change the permission to 'Anyone with the link'" in refusal(out)
-    assert names(out) == []
-
-
-@pytest.mark.parametrize('status', [403, 404])
-def test_drives_refusal_is_told(status, drive, out):
-    drive.status = status
-    assert 'Cannot retrieve the public link of the file' in refusal(out)
 
 
 # gdown
@@ -444,20 +420,17 @@ def test_unsound_archive_never_has_the_name(data, words, server, out):
 def test_unsound_archive_that_is_there_is_set_aside_and_fetched_anew(server, out):
     out.mkdir()
     (out / 'train.zip').write_bytes(b'half')
+    server.status = 404  # set aside even so
+    assert 'the file that was there: no zip archive' in refusal(out)
+    assert names(out) == ['train.zip.broken']
+    (out / 'train.zip.broken').rename(out / 'train.zip')
+    server.status = None
     (what,) = download(['train'], out).values()
     assert what == (
         f'downloaded; the file that was there: no zip archive; download it again (kept as {out / "train.zip.broken"})'
     )
     assert (out / 'train.zip').read_bytes() == server.files[f'/{TRAIN_ID}']
     assert (out / 'train.zip.broken').read_bytes() == b'half'
-
-
-def test_unsound_archive_that_is_there_is_set_aside_even_if_no_other_can_be_had(server, out):
-    out.mkdir()
-    (out / 'train.zip').write_bytes(b'half')
-    server.status = 404
-    assert 'the file that was there: no zip archive' in refusal(out)
-    assert names(out) == ['train.zip.broken']
 
 
 def entries(**counts):
@@ -467,15 +440,14 @@ def entries(**counts):
             yield from (f'{folder.replace("_", "/")}/{side}/{i}.jpg' for i in range(count))
 
 
-@pytest.mark.parametrize('folder', ['train_Rain13K', 'train', 'Rain13k_train', 'a_b_TRAIN'])
 @pytest.mark.parametrize(
-    ('sides', 'problems'),
+    ('folder', 'sides', 'problems'),
     [
-        ((13711, 13711), []),
-        ((13712, 13712), []),
-        ((13712, 13711), []),
-        ((13710, 13711), ['Rain13K has 13710 input images, expected 13711 to 13712']),
-        ((13711, 13713), ['Rain13K has 13713 target images, expected 13711 to 13712']),
+        ('train_Rain13K', (13711, 13711), []),
+        ('train', (13712, 13712), []),
+        ('Rain13k_train', (13712, 13711), []),
+        ('a_b_TRAIN', (13710, 13711), ['Rain13K has 13710 input images, expected 13711 to 13712']),
+        ('train', (13711, 13713), ['Rain13K has 13713 target images, expected 13711 to 13712']),
     ],
 )
 def test_training_images_are_counted(folder, sides, problems):

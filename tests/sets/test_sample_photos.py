@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 import skimage
+from helpers import noise
 
 from ddsa_arch.errors import InputError
 from ddsa_arch.sets import sample_photos as module
@@ -13,10 +14,6 @@ from ddsa_arch.sets.sample_photos import TEST_PHOTOS, TRAIN_PHOTOS, sample_photo
 def digests(folder):
     return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
             for p in folder.rglob('*') if p.is_file()}  # fmt: skip
-
-
-def noise(height, width):
-    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 # Photos

@@ -1,11 +1,11 @@
 """A dry run: what it tells, refuses and leaves."""
 
-import os
 import subprocess
 import sys
 
 import pytest
 import torch
+from helpers import LONGEST, free_port, variables
 
 import ddsa_arch.training.dry_run as dry_run_module
 from ddsa_arch.archs.building import build_network
@@ -44,8 +44,8 @@ def test_what_is_measured_is_what_a_run_has(write_options):
     network = estimate.options['network_g']
     assert estimate.parameters == sum(p.numel() for p in build_network(network).parameters())
     assert len(estimate.steps) == dry_run_module.TIMED_STEPS
-    assert all(0 < seconds < 10 for seconds in estimate.steps)
-    assert 0 <= estimate.wait < 1
+    assert all(0 < seconds < LONGEST for seconds in estimate.steps)
+    assert 0 <= estimate.wait < LONGEST
     assert 50 * 2**20 < estimate.peak < 64 * 2**30
     assert [(name, count) for name, count, _ in estimate.validation] == [('held_out', 10)]
     assert estimate.weights == pytest.approx((folder / 'models' / 'net_g_8.pth').stat().st_size, rel=0.02)
@@ -117,10 +117,9 @@ def test_wrong_input_is_refused_as_in_a_run(write_options, workplace, capsys):
 @pytest.mark.slow
 def test_several_processes_try_together(write_options, workplace, repository):
     options = write_options('train')
-    command = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2', '--master_port=29613',
+    command = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2', f'--master_port={free_port()}',
                str(repository / 'scripts' / 'train.py'), '--dry-run', '-opt', str(options)]  # fmt: skip
-    environment = {**os.environ, 'PYTHONPATH': str(repository), 'OMP_NUM_THREADS': '1'}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, env=variables())
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count('images per step:      6') == 1
     assert [p.name for p in workplace.iterdir()] == ['train.yml']

@@ -1,11 +1,11 @@
 """What a training tells while it runs, and the table it leaves."""
 
-import csv
 import re
 from collections import deque
 from types import SimpleNamespace
 
 import pytest
+from helpers import rows
 
 from ddsa_arch.models.derain_model import DerainModel
 from ddsa_arch.runners.train import train
@@ -15,12 +15,11 @@ TIMINGS = ('images_per_second', 'data_wait')
 
 
 def table(folder):
-    with (folder / 'training.csv').open(encoding='utf-8', newline='') as file:
-        return list(csv.DictReader(file))
+    return rows(folder / 'training.csv')
 
 
-def without_timings(rows):
-    return [{name: value for name, value in row.items() if name not in TIMINGS} for row in rows]
+def without_timings(table):
+    return [{name: value for name, value in row.items() if name not in TIMINGS} for row in table]
 
 
 def stop_at(monkeypatch, iteration):
@@ -88,14 +87,14 @@ def test_the_table_has_a_row_for_each_line_of_the_log(write_options, capsys):
     shown = capsys.readouterr().err
     assert '\r' not in shown  # no bar, as the output is no terminal
     assert len(re.findall(r'images/s, \d+% waiting for data', shown)) == 4
-    rows = table(folder)
+    told = table(folder)
     log = next(folder.glob('*.log')).read_text(encoding='utf-8')
     line = (
         r'epoch: +(\d+), iter: +(\d+), lr:\(([^,]+),\).*l_pix: (\S+) \[.*?([\d.]+) images/s, (\d+)% waiting for data\]'
     )
     logged = re.findall(line, log)
-    assert [row['iteration'] for row in rows] == ['2', '4', '6', '8']
-    for row, (epoch, iteration, lr, loss, speed, wait) in zip(rows, logged, strict=True):
+    assert [row['iteration'] for row in told] == ['2', '4', '6', '8']
+    for row, (epoch, iteration, lr, loss, speed, wait) in zip(told, logged, strict=True):
         assert (row['epoch'], row['iteration']) == (epoch, iteration)
         assert float(row['lr']) == pytest.approx(float(lr), rel=1e-3)
         assert float(row['l_pix']) == pytest.approx(float(loss), rel=1e-4)
