@@ -132,7 +132,7 @@ def is_part(path):
 @pytest.mark.parametrize('work', ['synth', 'derain', 'compare', 'export'])
 def test_a_killed_command_leaves_nothing_half_made(work, workplace, photo):
     arguments = [sys.executable, '-m', 'ddsa_arch.runners.cli', *works(workplace, photo)[work]]
-    quiet = {'cwd': workplace, 'env': ENVIRONMENT, 'stdout': subprocess.DEVNULL, 'stderr': subprocess.DEVNULL}
+    quiet = {'cwd': workplace, 'env': variables(), 'stdout': subprocess.DEVNULL, 'stderr': subprocess.DEVNULL}
     subprocess.run(arguments, **quiet, check=True)
     whole = {p.relative_to(workplace / 'out'): p.stat().st_size for p in (workplace / 'out').rglob('*') if p.is_file()}
     chance, killed = random.Random(work), 0
