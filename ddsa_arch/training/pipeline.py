@@ -81,6 +81,11 @@ def run(
             saved a state.
     """
     options = load_options(option_file, is_train, force_yml)
+    if not is_train and any(phase.split('_')[0] == 'train' for phase in options['datasets']):
+        raise InputError(
+            f'{option_file}: datasets.train: this is the option file of a training; `ddsa train -opt FILE` takes it. '
+            'A test has the sets test, test_2 ...'
+        )
     root = Path(root or Path.cwd()).resolve()
     complete(options, root, is_train, auto_resume, debug)
     if not is_train:
