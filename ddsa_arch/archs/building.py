@@ -9,9 +9,11 @@ from typing import Any, TypeVar
 import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 
 from ddsa_arch.errors import InputError, did_you_mean
 
+WITHOUT_VALUES = ('meta tensor', 'meta device', 'FakeTensor', 'tensor subclass')  # torch's words for them
 Net = TypeVar('Net', bound=nn.Module)
 
 
@@ -23,7 +25,7 @@ def build_network(network_g: Mapping[str, Any], device: str = 'cpu') -> nn.Modul
         device: where it is built; ``meta`` takes no memory for weights, and tells whether the arguments go together.
 
     Raises:
-        InputError: there is no such network, or its arguments do not go together; the network's own message.
+        InputError: there is no such network, or it cannot be built from its arguments; the network's own message.
     """
     arguments = {k: v for k, v in network_g.items() if k != 'type'}
     name = str(network_g.get('type'))
@@ -32,12 +34,27 @@ def build_network(network_g: Mapping[str, Any], device: str = 'cpu') -> nn.Modul
     try:
         with torch.device(device):
             return ARCH_REGISTRY.get(name)(**arguments)
-    except (ValueError, TypeError) as error:
-        raise InputError(f'network_g: {name} cannot be built: {error}') from error
-    except RuntimeError:  # it looks at values while it is built, such as BasicSR's SwinIR
-        if device != 'meta':
+    except Exception as error:  # whatever a network does wrong with its arguments
+        if looks_at_values(error):
+            if device == 'meta':
+                return build_network(network_g)
             raise
-        return build_network(network_g)
+        raise InputError(f'network_g: {name} cannot be built: {_reason(error)}') from error
+
+
+def looks_at_values(error: BaseException) -> bool:
+    """Tell whether a network wanted the values of tensors that have shapes alone, such as BasicSR's SwinIR does."""
+    if isinstance(error, DataDependentOutputException | DynamicOutputShapeException):
+        return True
+    return isinstance(error, RuntimeError | TypeError) and any(word in str(error) for word in WITHOUT_VALUES)
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    told = lines[0] if lines else ''
+    if isinstance(error, ValueError | TypeError | RuntimeError | AssertionError) and told:
+        return told
+    return f'{type(error).__name__}: {told}' if told else type(error).__name__
 
 
 def sharing_tensors(net: Net) -> Net:

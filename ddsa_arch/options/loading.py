@@ -148,9 +148,7 @@ def _check_section(given: Any, section: Section, where: str, is_train: bool) -> 
     unknown = [k for k in given if k not in section]
     if unknown:
         name = str(unknown[0])
-        raise InputError(
-            f'unknown key {_join(where, shortened(name))}{did_you_mean(name, section)}'
-        )
+        raise InputError(f'unknown key {_join(where, shortened(name))}{did_you_mean(name, section)}')
     checked = {}
     for name, wanted in section.items():
         place = _join(where, name)

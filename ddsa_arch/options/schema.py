@@ -339,7 +339,7 @@ RANGES: Mapping[str, Mapping[str, Range]] = {
         'eta_min': Range(minimum=0, maximum=1),
         'step_size': Range(minimum=1),
         'milestones': Range(minimum=0),
-        'gamma': Range(above=0),
+        'gamma': Range(above=0, maximum=1),
         'periods': Range(minimum=1),
         'restarts': Range(minimum=0),
         'restart_weights': Range(above=0),

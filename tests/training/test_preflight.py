@@ -104,8 +104,8 @@ def test_blocks_can_be_computed_anew_only_where_the_network_names_them(write_opt
 @pytest.mark.parametrize(
     ('changes', 'words'),
     [
-        ({'train:optim_g:lr': -1}, 'train.optim_g: AdamW does not take these options: Invalid learning rate'),
-        ({'train:optim_g:betas': [2, 3]}, 'train.optim_g: AdamW does not take these options: Invalid beta'),
+        ({'train:optim_g:lr': -1}, 'train.optim_g.lr: -1 is not above 0, wanted 0 < x <= 1'),
+        ({'train:optim_g:betas': [2, 3]}, 'train.optim_g.betas: [2, 3] is not below 1, wanted 0 <= x < 1'),
         ({'train:scheduler:end': 1}, 'train.scheduler: CosineAnnealingLR does not take these options'),
         ({'network_g:dim': 7}, 'network_g: DDSANet cannot be built: dim: 7 is odd'),
         ({'val:metrics:psnr:protocol': 'papre'}, 'val.metrics.psnr: derain_psnr cannot be used: metric'),
