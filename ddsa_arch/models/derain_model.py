@@ -306,6 +306,8 @@ class DerainModel(SRModel):
             metrics = val.get('metrics_without_target') or blind
         if finite:
             scores, row['note'] = score_image(derained, target, metrics)
+            if self.gt is None and not metrics:
+                row['note'] = 'no target'
         else:
             scores, row['note'] = dict.fromkeys(metrics, math.nan), NOT_FINITE
         row.update(scores)

@@ -14,7 +14,7 @@ from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
 
 from ddsa_arch.errors import InputError, did_you_mean, shortened, shown
 from ddsa_arch.options.parts import check_part, not_registered
-from ddsa_arch.options.reading import parse, read_options
+from ddsa_arch.options.reading import WHOLE_NUMBERS, parse, read_options
 from ddsa_arch.options.schema import DATASET, NOT_WORDS, OPTIONS, REQUIRED, Key, Named, Part, Section
 
 NUMBER = re.compile(r'[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?')
@@ -187,6 +187,8 @@ def _check_value(value: Any, key: Key, place: str) -> Any:
     problem = key.range.problem(value)
     if problem:
         raise InputError(f'{place}: {shown(value)} {problem}. {key.doc}')
+    if isinstance(value, int) and abs(value) >= WHOLE_NUMBERS:
+        raise InputError(f'{place}: {value:g} is beyond 2**63. {key.doc}')
     if isinstance(value, str):
         _check_text(value, key, place)
     return value
@@ -194,6 +196,8 @@ def _check_value(value: Any, key: Key, place: str) -> Any:
 
 def _check_text(text: str, key: Key, place: str) -> None:
     """A word becomes the name of a file; any other text may be a path."""
+    if not text.strip() and not key.word:
+        raise InputError(f'{place}: {text!r} is empty; write ~ for none. {key.doc}')
     if not key.word:
         longest = max(len(part.encode()) for part in text.split('/'))
         if longest > LONGEST_PART:

@@ -245,7 +245,12 @@ OPTIONS: Section = {
     'train': {
         'total_iter': Key(int, REQUIRED, 'Steps of the optimiser.', 'iterations', minimum=1, maximum=10**9),
         'warmup_iter': Key(
-            int, -1, 'Steps over which the learning rate rises linearly; -1 for none.', 'iterations', minimum=-1
+            int,
+            -1,
+            'Steps over which the learning rate rises linearly; -1 for none.',
+            'iterations',
+            minimum=-1,
+            maximum=10**9,
         ),
         'optim_g': Part('optimiser', 'An optimiser of torch.optim and its arguments.', required=True),
         'scheduler': Part(
@@ -345,7 +350,7 @@ RANGES: Mapping[str, Mapping[str, Range]] = {
         'restart_weights': Range(above=0),
     },
     'loss': {
-        'loss_weight': Range(above=0),
+        'loss_weight': Range(above=0, maximum=10**6),
         'output_weights': Range(minimum=0),
         'eps': Range(above=0),
         'perceptual_weight': Range(minimum=0),

@@ -25,7 +25,7 @@ from ddsa_arch.archs.weights import fit_weights, untrained_tensors
 from ddsa_arch.errors import InputError, shown
 from ddsa_arch.models.optimisation import build_optimiser, build_schedulers, check_steps
 from ddsa_arch.models.progressive import ProgressivePatches
-from ddsa_arch.models.restore import Recipe
+from ddsa_arch.models.restore import PLAIN, Recipe
 from ddsa_arch.models.scoring import needs_target
 from ddsa_arch.training.schedules import check_schedules, schedule_doubts
 
@@ -307,7 +307,7 @@ def _check_training(options: dict[str, Any], net: nn.Module) -> None:
         )
 
 
-def _check_shapes(options: dict[str, Any], dataset: Dataset | None, stand_in: _StandIn, recipe: Recipe) -> None:
+def _check_shapes(options: dict[str, Any], dataset: Dataset | None, stand_in: _StandIn, recipe: Recipe = PLAIN) -> None:
     """Give the network an image, and the losses of a training what it makes of it.
 
     Shapes alone go through, nothing is computed; a network of the user's that looks at values is left to the run.
