@@ -114,6 +114,8 @@ def read_weights(path: str | Path) -> WeightFile:
         checkpoint = _read_safetensors(data) if path.suffix == SAFETENSORS else _read_pickle(data)
     except UNREADABLE as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if isinstance(error, KeyError | pickle.UnpicklingError):  # of bytes that are no pickle
+            reason = 'it is no weight file, or holds more than tensors'
         raise InputError(f'weights: {path} cannot be read ({reason}); download it or save it again') from error
     if not isinstance(checkpoint, Mapping):
         raise InputError(f'weights: {path} holds a {type(checkpoint).__name__}, wanted a dictionary of tensors')

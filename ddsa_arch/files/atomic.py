@@ -18,6 +18,7 @@ import psutil
 from ddsa_arch.errors import InputError
 
 NO_ROOM = 2**20  # bytes that a full disk may still have, in pieces too small for what is written
+WRITING = ('write', 'writing', 'inline_container')  # words of torch about a file that it could not write
 OLD = 'old'  # what is being replaced
 # NAME.PROCESS.part, NAME.PROCESS.old.part, and NAME.PROCESS.part.mp4 where a suffix tells the kind of file
 PART = re.compile(r'(?P<name>.+)\.(?P<process>\d+)(\.(?P<kind>\w+))?\.part(\.\w+)?')

@@ -333,8 +333,8 @@ RANGES: Mapping[str, Mapping[str, Range]] = {
     'optimiser': {
         'lr': Range(above=0, maximum=1),
         'betas': Range(minimum=0, below=1, count=2),
-        'eps': Range(above=0),
-        'weight_decay': Range(minimum=0),
+        'eps': Range(above=0, maximum=1),
+        'weight_decay': Range(minimum=0, maximum=10),
         'momentum': Range(minimum=0, below=1),
     },
     'scheduler': {
@@ -352,7 +352,7 @@ RANGES: Mapping[str, Mapping[str, Range]] = {
     'loss': {
         'loss_weight': Range(above=0, maximum=10**6),
         'output_weights': Range(minimum=0),
-        'eps': Range(above=0),
+        'eps': Range(above=0, maximum=1),
         'perceptual_weight': Range(minimum=0),
         'style_weight': Range(minimum=0),
     },

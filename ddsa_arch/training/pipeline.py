@@ -93,7 +93,7 @@ def run(
             f'{option_file}: datasets.train: this is the option file of a training; `ddsa train -opt FILE` takes it. '
             'A test has the sets test, test_2 ...'
         )
-    root = Path(root or Path.cwd()).resolve()
+    root = _root(root)
     complete(options, root, is_train, auto_resume, debug)
     if not is_train:
         drop_missing_sets(options, allow_missing)
@@ -124,6 +124,18 @@ def run(
         if not is_train:
             write_resolved(options, str(option_file), folder)
     return folder
+
+
+def _root(given: str | Path | None) -> Path:
+    """The folder of ``experiments`` and ``results``, which need not be there yet."""
+    try:
+        root = Path(given or Path.cwd()).resolve()
+        nearest = next(path for path in (root, *root.parents) if path.exists())
+    except (OSError, RuntimeError, ValueError) as error:  # such as links in a circle
+        raise InputError(f'--root {given}: cannot be a folder: {error}') from error
+    if not nearest.is_dir():
+        raise InputError(f'--root {given}: {nearest} is a file, wanted a folder')
+    return root
 
 
 def complete(options: dict[str, Any], root: Path, is_train: bool, auto_resume: bool, debug: bool) -> None:

@@ -37,6 +37,7 @@ WITHOUT_TARGET = 'val.metrics_without_target'
 SAMPLE_SHAPE = (128, 256, 3)  # of an image on which metrics are tried
 TEST_SIZE = 64  # about the side of an image on which networks are tried, in pixels
 CHANNELS = 3
+LOADING_LOSSES = ('PerceptualLoss',)  # which BasicSR gives the weights of VGG
 MOST_THREADS = 4  # for each core
 FEW_WORKERS = 64  # on computers of few cores too: they wait for a disk
 MOST_PATCHES = 10**9  # of an epoch, whose order is kept in memory
@@ -212,7 +213,10 @@ def _check_weights(options: dict[str, Any], net: nn.Module) -> None:
     path = paths.get('pretrain_network_g')
     if not path:
         return
-    _, loaded = fit_weights(net, path, paths['param_key_g'], paths['strict_load_g'])
+    try:
+        _, loaded = fit_weights(net, path, paths['param_key_g'], paths['strict_load_g'])
+    except InputError as error:
+        raise InputError(f'path.pretrain_network_g: {error}') from error
     if loaded.random and not options['is_train']:
         told = untrained_tensors(net, path, loaded)
         raise InputError(f'path.pretrain_network_g: {told}. A test needs all of them; set strict_load_g: true')
@@ -344,9 +348,23 @@ def _check_shapes(options: dict[str, Any], dataset: Dataset | None, stand_in: _S
         _check_output(name, outputs, target)
         for loss_name, loss in losses.items():
             try:
-                loss(outputs, torch.zeros(target))
+                value = loss(outputs, torch.zeros(target))
             except ValueError as error:
                 raise InputError(f'train.{loss_name}: {error}') from error
+            except Exception as error:
+                if looks_at_values(error):
+                    continue
+                if type(loss).__module__.startswith('ddsa_arch.'):
+                    raise
+                raise InputError(
+                    f'train.{loss_name}: {type(loss).__name__} cannot compare what {name} gives with a target: '
+                    f'{shown(str(error))}'
+                ) from error
+            if isinstance(value, torch.Tensor) and value.numel() != 1:
+                raise InputError(
+                    f'train.{loss_name}: {type(loss).__name__} gives {value.numel():,} numbers, wanted one; '
+                    'set its reduction: mean'
+                )
 
 
 def _fails_in_earnest(options: dict[str, Any], image: torch.Size) -> bool:
@@ -381,7 +399,7 @@ def _size(shape: torch.Size) -> str:
 
 
 def _build_losses(train: dict[str, Any]) -> dict[str, nn.Module]:
-    """The losses of a training; those of other packages are built alone, as they may look at values."""
+    """The losses of a training by their names in ``train``, but for those that load a network from the internet."""
     sections = {key: train.get(key) for key in ('pixel_opt', 'perceptual_opt')}
     sections |= {f'losses.{name}': loss for name, loss in (train.get('losses') or {}).items()}
     losses = {}
@@ -389,14 +407,13 @@ def _build_losses(train: dict[str, Any]) -> dict[str, nn.Module]:
         if section is None:
             continue
         kind = LOSS_REGISTRY.get(section['type'])
-        ours = kind.__module__.startswith('ddsa_arch.')
-        if not ours and name == 'perceptual_opt':  # which loads its network from the internet
+        if section['type'] in LOADING_LOSSES:
             continue
         try:
             built = kind(**{k: v for k, v in section.items() if k != 'type'})
         except Exception as error:  # whatever it does wrong with its arguments
             raise InputError(f'train.{name}: {section["type"]} cannot be built: {error or type(error)}') from error
-        if ours:
+        if isinstance(built, nn.Module):
             losses[name] = built
     return losses
 

@@ -48,7 +48,7 @@ def resume_state(options: dict[str, Any], net: nn.Module, report: Callable[[str]
     try:
         state = usable_state(Path(path), models, net)
     except InputError as error:
-        hint = f' ({told})' if foreign else ''
+        hint = f' ({told})' if foreign and 'no file' in str(error) else ''
         raise InputError(f'path.resume_state: {error}{hint}; name another, or drop it to begin anew') from error
     if foreign:
         report(f'path.resume_state: {told}')

@@ -37,7 +37,7 @@ def check_schedules(train: Mapping[str, Any]) -> None:
     """Refuse schedules that cannot work for the whole of a run.
 
     Raises:
-        InputError: a lowest rate above the rate itself, or restarts that end before the run.
+        InputError: a lowest rate above the rate itself, or a schedule that says nothing of the end of the run.
     """
     lr = train['optim_g']['lr']
     for place, entry in entries_of(train):
@@ -46,11 +46,14 @@ def check_schedules(train: Mapping[str, Any]) -> None:
             raise InputError(
                 f'{place}.eta_min: {eta_min} is above train.optim_g.lr: {lr}; a schedule ends below its start'
             )
-        if 'periods' not in entry:
-            continue
         begin = entry.get('begin', 0)
         last = min(entry.get('end', WITHOUT_END), train['total_iter']) - begin
-        if sum(entry['periods']) < last:
+        if entry.get('total_steps') and entry['total_steps'] < last:
+            raise InputError(
+                f'{place}.total_steps: {entry["total_steps"]}, and the run goes on for {last} steps; make them equal, '
+                'or end the schedule earlier'
+            )
+        if 'periods' in entry and sum(entry['periods']) < last:
             raise InputError(
                 f'{place}.periods: {list(entry["periods"])} sum up to {sum(entry["periods"])}, and the run goes on '
                 f'for {last} steps; make them equal, or end the schedule earlier'

@@ -17,7 +17,7 @@ COUNT = 300
 LIMIT = 120  # seconds of one dry run, a long time for so few steps
 LONG = 'x' * 3000
 VALUES = [
-    None, True, False, '', ' ', '..', 'no such thing', 'ünïcödé ☂', '日本', '../../up', 'a/b', LONG, '=1+1', '1e-4', '-1',
+    None, True, False, '', ' ', '..', 'no such thing', 'ünïcödé ☂', '日本', '../../up', 'a/b', LONG, '=1+1', '1e-4',
     0, 1, -1, 2, 3, 7, 1.5, -0.5, 1e-12, 1e30, 10**6, 10**12, 10**18, float('nan'), float('inf'), -float('inf'),
     [], {}, [[]], [[1, [2]]], [0], [-1, 2], ['a'], [None], [float('nan')], {'a': 1}, {'type': 'DDSANet'},
     {'type': None}, {'type': ['L1Loss']}, {'type': 'L1Loss'}, {'type': 'AdamW', 'lr': 0.1},
@@ -44,9 +44,9 @@ def at(options, path):
 def mutated(options, rng):
     """A copy of options with one entry changed, and what was done to it in words."""
     options = copy.deepcopy(options)
-    path = rng.choice(list(places(options)))
+    kind = rng.choice(['delete', 'value', 'value', 'near', 'near', 'near', 'unknown', 'move', 'swap'])
+    path = rng.choice([p for p in places(options) if kind != 'near' or type(at(options, p)) in (int, float)])
     section, key = at(options, path[:-1]), path[-1]
-    kind = rng.choice(['delete', 'value', 'value', 'value', 'near', 'unknown', 'move', 'swap'])
     dotted = '.'.join(map(str, path))
     if kind == 'delete':
         del section[key]
@@ -54,10 +54,9 @@ def mutated(options, rng):
         choices = [v for v in VALUES if key not in HEAVY or not isinstance(v, int | float) or abs(v) < 10**4]
         section[key] = copy.deepcopy(rng.choice(choices))
         return options, f'{dotted} = {str(section[key])[:40]!r}'
-    elif kind == 'near' and isinstance(section[key], int | float) and not isinstance(section[key], bool):
-        section[key] = rng.choice(
-            [-section[key], section[key] * 2, section[key] + 1, section[key] - 1, str(section[key])]
-        )
+    elif kind == 'near':
+        number = section[key]
+        section[key] = rng.choice([-number, number * 2, number + 1, number - 1, number / 2, 0, str(number)])
         return options, f'{dotted} = {section[key]!r}'
     elif kind == 'unknown' and isinstance(section, dict):
         section[rng.choice(['surplus', f'{key}s', LONG, 'ключ', '', str(key).upper()])] = section[key]
