@@ -9,11 +9,9 @@ from typing import Any, TypeVar
 import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
-from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 
 from ddsa_arch.errors import InputError, did_you_mean
 
-WITHOUT_VALUES = ('meta tensor', 'meta device', 'FakeTensor', 'tensor subclass')  # torch's words for them
 Net = TypeVar('Net', bound=nn.Module)
 
 
@@ -35,18 +33,9 @@ def build_network(network_g: Mapping[str, Any], device: str = 'cpu') -> nn.Modul
         with torch.device(device):
             return ARCH_REGISTRY.get(name)(**arguments)
     except Exception as error:  # whatever a network does wrong with its arguments
-        if looks_at_values(error):
-            if device == 'meta':
-                return build_network(network_g)
-            raise
+        if device == 'meta' and isinstance(error, RuntimeError | TypeError):  # such as BasicSR's SwinIR: it looks at
+            return build_network(network_g)  # values while it is built; what is wrong in earnest fails again
         raise InputError(f'network_g: {name} cannot be built: {_reason(error)}') from error
-
-
-def looks_at_values(error: BaseException) -> bool:
-    """Tell whether a network wanted the values of tensors that have shapes alone, such as BasicSR's SwinIR does."""
-    if isinstance(error, DataDependentOutputException | DynamicOutputShapeException):
-        return True
-    return isinstance(error, RuntimeError | TypeError) and any(word in str(error) for word in WITHOUT_VALUES)
 
 
 def _reason(error: Exception) -> str:

@@ -66,9 +66,7 @@ def full_disk(folder: str | Path) -> str:
 
 
 def _says_writing_failed(error: BaseException) -> bool:
-    return isinstance(error, RuntimeError) and any(
-        word in str(error).lower() for word in ('write', 'writing', 'writer')
-    )
+    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in WRITING)
 
 
 def _room(folder: str | Path) -> float:

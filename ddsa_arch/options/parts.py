@@ -83,8 +83,10 @@ def entry_type(parameter: Parameter) -> type | tuple[type, ...] | None:
     """The type of the entries of a list that an argument is annotated with, where these are numbers."""
     text = str(parameter.annotation).replace('typing.', '')
     found = re.search(r'(?:[Ss]equence|[Ll]ist|[Tt]uple)\[(.*)\]', text)
-    words = {word.strip() for word in found[1].replace('...', '').split(',') if word.strip()} if found else set()
-    return int if words == {'int'} else (int, float) if words == {'float'} else None
+    words = set(re.findall(r'\w+', found[1])) if found else set()
+    if 'float' in words and 'str' not in words:
+        return (int, float, type(None)) if 'None' in words else (int, float)
+    return int if words == {'int'} else None
 
 
 def argument_range(registry: str, name: str, argument: str) -> Range:
