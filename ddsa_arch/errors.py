@@ -14,6 +14,19 @@ class InputError(ValueError):
     """
 
 
+LONGEST_SHOWN = 100  # letters of a value in a message
+
+
+def shown(value: object) -> str:
+    """Return a value as a message shows it: on one line, and shortened where it is long."""
+    return repr(shortened(value)) if isinstance(value, str) else shortened(repr(value))
+
+
+def shortened(text: str) -> str:
+    """Return a text without its middle, where it is long."""
+    return text if len(text) <= LONGEST_SHOWN else f'{text[:60]} ... {text[-30:]}'
+
+
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     """Return a hint such as ``; did you mean 'DDSANet'?``, or the choices where nothing is near."""
     candidates = sorted(set(map(str, candidates)))

@@ -23,7 +23,7 @@ def build_network(network_g: Mapping[str, Any], device: str = 'cpu') -> nn.Modul
         device: where it is built; ``meta`` takes no memory for weights, and tells whether the arguments go together.
 
     Raises:
-        InputError: there is no such network, or its arguments do not go together; the network's own message.
+        InputError: there is no such network, or it cannot be built from its arguments; the network's own message.
     """
     arguments = {k: v for k, v in network_g.items() if k != 'type'}
     name = str(network_g.get('type'))
@@ -32,12 +32,18 @@ def build_network(network_g: Mapping[str, Any], device: str = 'cpu') -> nn.Modul
     try:
         with torch.device(device):
             return ARCH_REGISTRY.get(name)(**arguments)
-    except (ValueError, TypeError) as error:
-        raise InputError(f'network_g: {name} cannot be built: {error}') from error
-    except RuntimeError:  # it looks at values while it is built, such as BasicSR's SwinIR
-        if device != 'meta':
-            raise
-        return build_network(network_g)
+    except Exception as error:  # whatever a network does wrong with its arguments
+        if device == 'meta' and isinstance(error, RuntimeError | TypeError):  # such as BasicSR's SwinIR: it looks at
+            return build_network(network_g)  # values while it is built; what is wrong in earnest fails again
+        raise InputError(f'network_g: {name} cannot be built: {_reason(error)}') from error
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    told = lines[0] if lines else ''
+    if isinstance(error, ValueError | TypeError | RuntimeError | AssertionError) and told:
+        return told
+    return f'{type(error).__name__}: {told}' if told else type(error).__name__
 
 
 def sharing_tensors(net: Net) -> Net:

@@ -114,6 +114,8 @@ def read_weights(path: str | Path) -> WeightFile:
         checkpoint = _read_safetensors(data) if path.suffix == SAFETENSORS else _read_pickle(data)
     except UNREADABLE as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if isinstance(error, KeyError | pickle.UnpicklingError):  # of bytes that are no pickle
+            reason = 'it is no weight file, or holds more than tensors'
         raise InputError(f'weights: {path} cannot be read ({reason}); download it or save it again') from error
     if not isinstance(checkpoint, Mapping):
         raise InputError(f'weights: {path} holds a {type(checkpoint).__name__}, wanted a dictionary of tensors')
@@ -186,6 +188,14 @@ def write_weights(
             torch.save({'params': stored, 'network_g': dict(network_g), BLOCK: block}, part)
 
 
+def untrained_tensors(net: nn.Module, path: str | Path, loaded: Loaded) -> str:
+    """Say which tensors of a network do not come from its weight file."""
+    return (
+        f'{len(loaded.random)} of {len(loaded.random) + loaded.taken} tensors of {type(net).__name__} are not '
+        f'in {path} and keep the values that they were built with: {some(loaded.random)}'
+    )
+
+
 def state_checksum(state: Mapping[str, Tensor]) -> str:
     """Return the SHA-256 of names, types, shapes and values in the order of the names, whatever the kind of file."""
     digest = hashlib.sha256()
@@ -211,6 +221,18 @@ def load_weights(
 
     Raises:
         InputError: naming what is missing, left over or of another shape.
+    """
+    fitting, loaded = fit_weights(net, weights, key, strict)
+    net.load_state_dict(fitting, strict=False)
+    return loaded
+
+
+def fit_weights(
+    net: nn.Module, weights: WeightFile | str | Path, key: str | None = None, strict: bool = True
+) -> tuple[dict[str, Tensor], Loaded]:
+    """Return the tensors that ``load_weights`` would load, and what it would return; the network is not changed.
+
+    Arguments and errors are those of ``load_weights``; a network whose tensors have shapes alone will do.
     """
     file = weights if isinstance(weights, WeightFile) else read_weights(weights)
     loaded = file.state_dict(key)
@@ -238,5 +260,4 @@ def load_weights(
             f'weights: {file.path} holds numbers that are not finite in {len(broken)} of {len(fitting)} tensors: '
             f'{some(broken)}; take weights of an earlier iteration'
         )
-    net.load_state_dict(fitting, strict=False)
-    return Loaded(file.key(key), len(fitting), tuple(sorted({*missing, *unequal})))
+    return fitting, Loaded(file.key(key), len(fitting), tuple(sorted({*missing, *unequal})))

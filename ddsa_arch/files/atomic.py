@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import math
 import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from ddsa_arch.errors import InputError
+
+NO_ROOM = 2**20  # bytes that a full disk may still have, in pieces too small for what is written
+WRITING = ('write', 'writing', 'inline_container')  # words of torch about a file that it could not write
 OLD = 'old'  # what is being replaced
 # NAME.PROCESS.part, NAME.PROCESS.old.part, and NAME.PROCESS.part.mp4 where a suffix tells the kind of file
 PART = re.compile(r'(?P<name>.+)\.(?P<process>\d+)(\.(?P<kind>\w+))?\.part(\.\w+)?')
@@ -25,13 +31,50 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     The neighbour is removed when the block raises. Missing parent folders are made.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f'{path.name}.{os.getpid()}.part')
     try:
-        yield part
-        os.replace(part, path)
+        with telling_full_disks(path.parent):  # before the part is removed, which makes room again
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield part
+            os.replace(part, path)
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # such as a name that is too long, of which the block tells
+            part.unlink(missing_ok=True)
+
+
+@contextmanager
+def telling_full_disks(folder: str | Path) -> Iterator[None]:
+    """Turn the errors of a block that writes into a folder, whose disk is full, into an InputError that says so."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (OSError, RuntimeError) as error:  # torch and OpenCV do not tell why they could not write
+        if is_full(error) or (_says_writing_failed(error) and _room(folder) < NO_ROOM):
+            raise InputError(full_disk(folder)) from error
+        raise
+
+
+def is_full(error: BaseException) -> bool:
+    """Tell whether an error says that a disk, or a user's share of it, is full."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def full_disk(folder: str | Path) -> str:
+    """Return the message about a full disk."""
+    return f'the disk of {folder} is full; make room on it, or choose a folder on another disk'
+
+
+def _says_writing_failed(error: BaseException) -> bool:
+    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in WRITING)
+
+
+def _room(folder: str | Path) -> float:
+    """Return the bytes that are free on the disk of a folder."""
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return math.inf
 
 
 @contextmanager
@@ -42,11 +85,13 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     parent folders are made.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     part, old = (path.with_name(f'{path.name}.{os.getpid()}.{kind}') for kind in ('part', f'{OLD}.part'))
-    part.mkdir()
+    with telling_full_disks(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.mkdir()
     try:
-        yield part
+        with telling_full_disks(path.parent):
+            yield part
         replaces = path.exists()
         if replaces:
             os.replace(path, old)

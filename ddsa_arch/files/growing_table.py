@@ -7,7 +7,8 @@ import io
 from collections.abc import Mapping
 from pathlib import Path
 
-from ddsa_arch.files.tables import write_csv
+from ddsa_arch.files.atomic import telling_full_disks
+from ddsa_arch.files.tables import plain_cell, safe_cell, write_csv
 
 
 def read_table(path: str | Path) -> list[dict[str, str]]:
@@ -25,7 +26,7 @@ def read_table(path: str | Path) -> list[dict[str, str]]:
     for cells in lines:
         if len(cells) != len(header):
             break
-        rows.append(dict(zip(header, cells, strict=True)))
+        rows.append(dict(zip(header, map(plain_cell, cells), strict=True)))
     return rows
 
 
@@ -60,5 +61,6 @@ class GrowingTable:
             self.columns += new
             write_csv(self.path, self.rows, self.columns)
             return
-        with self.path.open('a', encoding='utf-8', newline='') as file:
-            csv.DictWriter(file, self.columns, lineterminator='\n').writerow(row)
+        with telling_full_disks(self.path.parent), self.path.open('a', encoding='utf-8', newline='') as file:
+            cells = {column: safe_cell(value) for column, value in row.items()}
+            csv.DictWriter(file, self.columns, lineterminator='\n').writerow(cells)

@@ -19,6 +19,8 @@ from ddsa_arch.errors import InputError
 from ddsa_arch.files.atomic import atomic_path
 
 IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
+STORE_SUFFIX = '.lmdb'
+SIDES = ('input', 'target')  # of pairs, as `ddsa data prepare` names their folders
 LISTED_AT_MOST = 5  # names in one message
 # what zipfile raises for an entry that is damaged, encrypted or packed in a way that it does not know
 DAMAGED_ENTRY = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, ValueError)
@@ -194,8 +196,20 @@ def images_by_stem(folder: str | Path, role: str = 'folder') -> dict[str, Path]:
         names = [f'{first.name} and {second.name}' for first, second in found.doubles]
         raise InputError(f'{role}: {folder} has two images of one name: {some(names)}; keep one of each')
     if not found.images:
-        raise InputError(f'{role}: no image in {folder} (looked for {", ".join(IMAGE_SUFFIXES)})')
+        raise InputError(
+            f'{role}: no image in {folder} (looked for {", ".join(IMAGE_SUFFIXES)}){_inside(folder, role)}'
+        )
     return found.images
+
+
+def _inside(folder: str | Path, role: str) -> str:
+    """A hint at a folder or store in one that has no images; ``input`` holds rainy ones, ``target`` clean ones."""
+    wanted = 'target' if role.endswith('_gt') else 'input'
+    with os.scandir(folder) as entries:
+        inner = [entry.name for entry in entries if os.path.isdir(entry.path)]
+    likely = sorted(name for name in inner if name.endswith(STORE_SUFFIX) or name.split('.')[0] in SIDES)
+    likely.sort(key=lambda name: (not name.startswith(wanted), not name.endswith(STORE_SUFFIX)))
+    return f'; did you mean {os.path.join(folder, likely[0])}?' if likely else ''
 
 
 def files_in(folder: str | Path, role: str = 'folder') -> list[Path]:
@@ -204,10 +218,14 @@ def files_in(folder: str | Path, role: str = 'folder') -> list[Path]:
     Raises:
         InputError: no such folder.
     """
-    if not Path(folder).is_dir():
-        raise InputError(f'{role}: no folder {folder}')
-    with os.scandir(folder) as entries:
-        return [Path(entry.path) for entry in entries if entry.is_file()]
+    if not os.path.isdir(folder):  # False too for links in a circle
+        is_file = os.path.isfile(folder)
+        raise InputError(f'{role}: {folder} is a file, wanted a folder' if is_file else f'{role}: no folder {folder}')
+    try:
+        with os.scandir(folder) as entries:
+            return [Path(entry.path) for entry in entries if os.path.isfile(entry.path)]
+    except OSError as error:
+        raise InputError(f'{role}: {folder} cannot be read ({error.strerror})') from error
 
 
 def check_partners(

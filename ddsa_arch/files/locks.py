@@ -81,7 +81,8 @@ def _locked(path: Path, folder: Path, remedy: str) -> int:
     os.ftruncate(file, 0)
     command = ' '.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     about = {'process': os.getpid(), 'machine': platform.node(), 'since': time.time(), 'command': command}
-    os.write(file, json.dumps(about).encode()[:4096])
+    with contextlib.suppress(OSError):  # of a full disk: the lock holds without the name of its holder
+        os.write(file, json.dumps(about).encode()[:4096])
     return file
 
 

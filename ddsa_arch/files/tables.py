@@ -10,14 +10,36 @@ from pathlib import Path
 
 from ddsa_arch.files.atomic import write_text
 
+FORMULA = ('=', '+', '-', '@', '\t', '\r')
+QUOTE = "'"  # which spreadsheets take for the mark of a text
+
 
 def write_csv(path: str | Path, rows: Iterable[Mapping[str, object]], columns: Sequence[str]) -> None:
-    """Write rows as CSV with a header, whole or not at all. Missing cells stay empty."""
+    """Write rows as CSV with a header, whole or not at all. Missing cells stay empty; see ``safe_cell``."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, extrasaction='ignore', lineterminator='\n')
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({column: safe_cell(row[column]) for column in columns if column in row} for row in rows)
     write_text(path, text.getvalue())
+
+
+def safe_cell(value: object) -> object:
+    """Return a cell that no spreadsheet takes for a formula: a text such as ``=A1`` gets a quote before it.
+
+    Numbers stay numbers, also those that are written as texts.
+    """
+    if not isinstance(value, str) or not value.startswith(FORMULA):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return QUOTE + value
+    return value
+
+
+def plain_cell(text: str) -> str:
+    """Return the text that ``safe_cell`` was given."""
+    return text[1:] if text.startswith(QUOTE) and text[1:].startswith(FORMULA) else text
 
 
 def markdown_table(rows: Iterable[Sequence[object]], header: Sequence[str]) -> str:

@@ -19,12 +19,20 @@ class OutputsLoss(nn.Module, abc.ABC):
         loss_weight: factor of the whole loss.
         output_weights: w_i, one for each output of the network, the last one being the final image; all 1 if absent.
             An output of weight 0 is left out.
+        reduction: ``mean``, as option files of BasicSR have it; there is no other.
+
+    Raises:
+        ValueError: another reduction.
     """
 
     target_resize = 'bilinear'
 
-    def __init__(self, loss_weight: float = 1.0, output_weights: Sequence[float] | None = None) -> None:
+    def __init__(
+        self, loss_weight: float = 1.0, output_weights: Sequence[float] | None = None, reduction: str = 'mean'
+    ) -> None:
         super().__init__()
+        if reduction != 'mean':
+            raise ValueError(f"reduction: {reduction!r}, wanted 'mean', which is the only one")
         self.loss_weight = loss_weight
         self.output_weights = output_weights
 

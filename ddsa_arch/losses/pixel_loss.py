@@ -34,9 +34,13 @@ class DerainCharbonnierLoss(OutputsLoss):
     """
 
     def __init__(
-        self, eps: float = 1e-3, loss_weight: float = 1.0, output_weights: Sequence[float] | None = None
+        self,
+        eps: float = 1e-3,
+        loss_weight: float = 1.0,
+        output_weights: Sequence[float] | None = None,
+        reduction: str = 'mean',
     ) -> None:
-        super().__init__(loss_weight, output_weights)
+        super().__init__(loss_weight, output_weights, reduction)
         self.eps = eps
 
     def distance(self, output: Tensor, target: Tensor) -> Tensor:

@@ -24,18 +24,17 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ddsa_arch.archs.building import sharing_tensors
-from ddsa_arch.archs.weights import WeightFile, load_weights, read_weights, state_checksum
+from ddsa_arch.archs.weights import WeightFile, load_weights, read_weights, state_checksum, untrained_tensors
 from ddsa_arch.errors import InputError
 from ddsa_arch.fast import accelerate
 from ddsa_arch.fast.memory_format import lay_out
-from ddsa_arch.files.images import some
 from ddsa_arch.models.best import BestWeights
 from ddsa_arch.models.checkpoints import STATE_SUFFIX, prune, save_whole
 from ddsa_arch.models.compiling import compile_for_training
 from ddsa_arch.models.gathering import gather, interleave, shared_loader
 from ddsa_arch.models.kept_images import KeptImage
 from ddsa_arch.models.objectives import Objectives
-from ddsa_arch.models.optimisation import build_optimiser, build_schedulers, plan_of
+from ddsa_arch.models.optimisation import beginning_of, build_optimiser, build_schedulers, plan_of
 from ddsa_arch.models.progressive import ProgressivePatches
 from ddsa_arch.models.protocol import protocol_block
 from ddsa_arch.models.restore import Recipe, restore, to_uint8
@@ -45,6 +44,7 @@ from ddsa_arch.models.training_step import TrainingStep, checkpoint_blocks
 from ddsa_arch.registration import register
 
 NOT_FINITE = "the network's output is not finite"
+SCHEDULED = 'scheduled_lr'  # of an optimiser's group, during a warm-up
 MAX_SKIPPED = 20  # steps in a row; the default of train.max_skipped
 
 
@@ -65,6 +65,7 @@ class DerainModel(SRModel):
         layout = torch.channels_last if opt.get('channels_last') else torch.contiguous_format
         self.memory_format = layout
         self.plan = plan_of(opt) if opt['is_train'] else {}
+        self.beginning = beginning_of(opt) if opt['is_train'] else {}
         self.recipe = Recipe(**(opt['val'].get('restore') or {}))
         self.weight_file: WeightFile | None = None
         self.seen: Counter[str] = Counter()  # samples of each set of a mixture, of this process
@@ -130,10 +131,7 @@ class DerainModel(SRModel):
         loaded = load_weights(bare, self.weight_file, param_key, strict)
         get_root_logger().info(f'Loaded {load_path} ({loaded.key or "its root"}): {loaded.taken} tensors')
         if loaded.random:
-            told = (
-                f'{len(loaded.random)} of {len(loaded.random) + loaded.taken} tensors of {type(bare).__name__} are not '
-                f'in {load_path} and keep the values that they were built with: {some(loaded.random)}'
-            )
+            told = untrained_tensors(bare, load_path, loaded)
             if not self.is_train:
                 raise InputError(f'path.pretrain_network_g: {told}. A test needs all of them; set strict_load_g: true')
             get_root_logger().warning(told)
@@ -166,6 +164,23 @@ class DerainModel(SRModel):
         options = self.opt['train'].get('scheduler')
         if options:
             self.schedulers = [s for o in self.optimizers for s in build_schedulers(o, options)]
+
+    def update_learning_rate(self, current_iter: int, warmup_iter: int = -1) -> None:
+        """Take a step of the schedules, and let the learning rate rise linearly while the warm-up lasts.
+
+        BasicSR's leaves the rate of the warm-up in the optimiser, from which schedules then compute the next one.
+        Here they find their own, kept in the optimiser's groups, and so in its state.
+        """
+        groups = [group for optimiser in self.optimizers for group in optimiser.param_groups]
+        for group in groups:
+            group['lr'] = group.pop(SCHEDULED, group['lr'])
+        if current_iter > 1:
+            for scheduler in self.schedulers:
+                scheduler.step()
+        if current_iter < warmup_iter:
+            for group in groups:
+                group[SCHEDULED] = group['lr']
+                group['lr'] = group['initial_lr'] / warmup_iter * current_iter
 
     # --- training --------------------------------------------------------------------------------------------
 
@@ -330,6 +345,8 @@ class DerainModel(SRModel):
             metrics = val.get('metrics_without_target') or blind
         if finite:
             scores, row['note'] = score_image(derained, target, metrics)
+            if self.gt is None and not metrics:
+                row['note'] = 'no target'
         else:
             scores, row['note'] = dict.fromkeys(metrics, math.nan), NOT_FINITE
         row.update(scores)
@@ -400,6 +417,7 @@ class DerainModel(SRModel):
             'skipped': self.skipped,
             'seen': self.seen_by_all,
             'plan': self.plan,
+            'beginning': self.beginning,
         }
         if self.step.scaler:
             state['scaler'] = self.step.scaler.state_dict()

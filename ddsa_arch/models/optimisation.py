@@ -29,6 +29,11 @@ SCHEDULERS = {
     if name.endswith('LR') and name != 'ReduceOnPlateauLR' and isinstance(kind, type)
 } | BASICSR_SCHEDULERS
 
+NOT_OF_WEIGHTS = ('total_iter', 'compile', 'checkpoint_blocks', 'max_skipped')
+ONLY_LOADING = (
+    'name', 'num_worker_per_gpu', 'persistent_workers', 'pin_memory', 'prefetch_mode', 'cache_images', 'io_backend',
+    'phase', 'scale',
+)  # fmt: skip
 PLAN = ('optim_g', 'scheduler')  # of the options in train: what a training state brings back as it was
 
 
@@ -56,6 +61,23 @@ def check_plan(state: Mapping[str, Any], options: Mapping[str, Any]) -> None:
         )
 
 
+def beginning_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the options say of how the weights come about, beside the optimiser and the learning rate."""
+    train = {key: value for key, value in options['train'].items() if key not in (*PLAN, *NOT_OF_WEIGHTS)}
+    data = {k: v for k, v in options['datasets']['train'].items() if k not in ONLY_LOADING}
+    told = {'manual_seed': options['manual_seed'], 'network_g': options['network_g'], 'datasets.train': data}
+    return copy.deepcopy(told | {'train': train, 'processes': options['world_size']})
+
+
+def changes(state: Mapping[str, Any], options: Mapping[str, Any]) -> list[str]:
+    """Return what a run that goes on has otherwise than the run that wrote the state; older states do not tell.
+
+    Optimiser and schedule are left to ``check_plan``.
+    """
+    begun, wanted = state.get('beginning') or {}, beginning_of(options)
+    return [line for key in begun for line in _differences(key, begun[key], wanted.get(key))]
+
+
 def _differences(name: str, begun: Any, wanted: Any) -> list[str]:
     if isinstance(begun, Mapping) and isinstance(wanted, Mapping):
         keys = [*begun, *(key for key in wanted if key not in begun)]
@@ -72,9 +94,12 @@ def build_optimiser(name: str, params: Iterable[Parameter], **options: Any) -> O
     if name not in OPTIMISERS:
         raise InputError(f'train.optim_g.type: no optimiser {name!r} in torch.optim{did_you_mean(name, OPTIMISERS)}')
     try:
-        return OPTIMISERS[name](params, **options)
-    except (TypeError, ValueError) as error:
-        raise InputError(f'train.optim_g: {name} does not take these options: {error}') from error
+        optimiser = OPTIMISERS[name](params, **options)
+    except Exception as error:  # whatever an optimiser does wrong with its options
+        raise InputError(f'train.optim_g: {name} does not take these options: {error or type(error)}') from error
+    for group in optimiser.param_groups:
+        group.setdefault('initial_lr', group['lr'])  # which schedules set, and a warm-up alone needs
+    return optimiser
 
 
 def build_schedulers(optimiser: Optimizer, options: Mapping[str, Any] | Iterable[Mapping[str, Any]]) -> list[Any]:
@@ -102,6 +127,29 @@ def build_schedulers(optimiser: Optimizer, options: Mapping[str, Any] | Iterable
             arguments.setdefault('by_epoch', False)
         try:
             built.append(SCHEDULERS[name](optimiser, **arguments))
-        except (TypeError, ValueError, AssertionError) as error:
-            raise InputError(f'train.scheduler: {name} does not take these options: {error}') from error
+        except Exception as error:  # whatever a schedule does wrong with its options
+            raise InputError(f'train.scheduler: {name} does not take these options: {error or type(error)}') from error
     return built
+
+
+def check_steps(optimiser: Optimizer, schedulers: Iterable[Any], steps: int = 3) -> None:
+    """Take some steps without gradients: several options are looked at only then.
+
+    Raises:
+        InputError: the optimiser or a schedule cannot take a step.
+    """
+    kind = type(optimiser).__name__
+    for group in optimiser.param_groups:
+        for parameter in group['params']:
+            parameter.grad = torch.zeros_like(parameter)
+    for _ in range(steps):
+        try:
+            optimiser.step()
+        except Exception as error:
+            raise InputError(f'train.optim_g: {kind} cannot take a step with these options: {error}') from error
+        for scheduler in schedulers:
+            try:
+                scheduler.step()
+            except Exception as error:
+                told = f'{type(scheduler).__name__} cannot take a step with these options: {error or type(error)}'
+                raise InputError(f'train.scheduler: {told}') from error

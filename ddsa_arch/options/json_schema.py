@@ -17,9 +17,9 @@ from typing import Any
 from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
 
 from ddsa_arch.options.loading import LOADER_KEYS, YAML_SWITCHES
-from ddsa_arch.options.parts import PART_SOURCES, part_parameters, wanted_types
+from ddsa_arch.options.parts import PART_SOURCES, argument_range, part_parameters, wanted_types
 from ddsa_arch.options.reading import BASE, DELETE
-from ddsa_arch.options.schema import DATASET, OPTIONS, REQUIRED, Key, Named, Part, Section
+from ddsa_arch.options.schema import CHOICES, DATASET, OPTIONS, REQUIRED, Key, Named, Part, Range, Section
 
 DRAFT = 'http://json-schema.org/draft-07/schema#'
 PACKAGES = ('basicsr', 'mmengine', 'torch')  # whose parts and arguments the schema lists
@@ -105,18 +105,22 @@ def _value(key: Key) -> Schema:
     switches = [truth for truth, word in YAML_SWITCHES.items() if word in key.choices]
     numbers = [k for k in key.kinds if k in (int, float)]
     if not key.choices:
-        return schema | _typed([JSON_NAMES[k] for k in key.kinds] + ['null' for _ in null], key.minimum)
+        return schema | _typed([JSON_NAMES[k] for k in key.kinds] + ['null' for _ in null], key.range)
     if str not in key.kinds:
         return schema | {'enum': [*key.choices, *null]}
     words = [{'enum': [*key.choices, *switches, *null]}, {'type': 'string', 'pattern': PLACEHOLDER}]
-    return schema | {'anyOf': [*([_typed([JSON_NAMES[k] for k in numbers], key.minimum)] if numbers else []), *words]}
+    return schema | {'anyOf': [*([_typed([JSON_NAMES[k] for k in numbers], key.range)] if numbers else []), *words]}
 
 
-def _typed(types: list[str], minimum: float | None = None) -> Schema:
+def _typed(types: list[str], numbers: Range = Range()) -> Schema:  # noqa: B008 (frozen)
     schema: Schema = {'type': types if len(types) > 1 else types[0]}
     if {'integer', 'number'} & set(types) and 'string' not in types:
         schema = {'type': [*types, 'string'], 'pattern': EXPONENT}
-    return schema | ({} if minimum is None else {'minimum': minimum})
+    bounds = numbers.json()
+    if bounds and 'array' in types:
+        count = {} if numbers.count is None else {'minItems': numbers.count, 'maxItems': numbers.count}
+        return schema | {'items': bounds} | count
+    return schema | bounds
 
 
 def _named(named: Named) -> Schema:
@@ -212,16 +216,19 @@ def _arguments(registry: str, name: str) -> Schema:
     properties: Schema = {'type': True, DELETE: True}
     for argument, parameter in taken.items():
         described = {'description': sentences[argument]} if argument in sentences else {}
-        properties[argument] = described | _argument(parameter)
+        properties[argument] = described | _argument(registry, name, parameter)
     return {'properties': properties} | ({} if takes_others else {'additionalProperties': False})
 
 
-def _argument(parameter: Parameter) -> Schema:
+def _argument(registry: str, name: str, parameter: Parameter) -> Schema:
     types = [JSON_NAMES[kind] for kind in wanted_types(parameter)]
     default = parameter.default
     plain = isinstance(default, bool | int | float | str | list | tuple)
     given = {'default': list(default) if isinstance(default, tuple) else default} if plain else {}
-    return (_typed(types) if types else {}) | given
+    choices = CHOICES.get(registry, {}).get(parameter.name)
+    if choices:
+        return {'enum': list(choices)} | given
+    return (_typed(types, argument_range(registry, name, parameter.name)) if types else {}) | given
 
 
 def _merged(arguments: Iterable[Schema]) -> Schema:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,16 +12,22 @@ from typing import Any
 import yaml
 from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
 
-from ddsa_arch.errors import InputError, did_you_mean
+from ddsa_arch.errors import InputError, did_you_mean, shortened, shown
 from ddsa_arch.options.parts import check_part, not_registered
-from ddsa_arch.options.reading import read_options
-from ddsa_arch.options.schema import DATASET, OF_LOADERS, OPTIONS, REQUIRED, Key, Named, Part, Section
+from ddsa_arch.options.reading import WHOLE_NUMBERS, parse, read_options
+from ddsa_arch.options.schema import DATASET, NOT_WORDS, OF_LOADERS, OPTIONS, REQUIRED, Key, Named, Part, Section
 
 NUMBER = re.compile(r'[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?')
 LOADER_KEYS = (
     'name', 'batch_size_per_gpu', 'num_worker_per_gpu', 'dataset_enlarge_ratio', 'persistent_workers', 'pin_memory'
 )  # fmt: skip
 PATH_SIGNS = ('/', '\\')
+LONGEST_WORD = 100  # bytes of a name; those of files add a time, a process and suffixes, and disks take 255
+LONGEST_NUMBER = 50  # letters
+LONGEST_PART = 255  # bytes between two slashes
+TAKEN_SETS = ('summary', 'average', 'results')  # of files and rows beside those of the sets
+TAKEN_SCORES = ('image', 'images', 'seconds', 'note', 'set', 'iteration')  # columns of the tables
+TAKEN_LOSSES = ('pix', 'percep', 'style')  # of pixel_opt and perceptual_opt, in logs
 YAML_SWITCHES = {False: 'off', True: 'on'}  # YAML 1.1 reads these words as truth values
 MAY_BE_EMPTY = ('path', 'suffix', 'val', 'resume_state')  # read by BasicSR with [], so they must be there
 
@@ -30,23 +35,24 @@ MAY_BE_EMPTY = ('path', 'suffix', 'val', 'resume_state')  # read by BasicSR with
 def force(options: dict[str, Any], entries: Sequence[str]) -> None:
     """Apply ``--force_yml`` entries such as ``train:ema_decay=0.999`` in place; the value is read as YAML.
 
+    Dots between the keys serve as well, ``train.ema_decay=0.999``, as messages write them.
+
     Raises:
         InputError: an entry without ``=``, or a path that leads through something that is no section.
     """
     for entry in entries:
         keys, equals, text = entry.partition('=')
         if not equals:
-            raise InputError(f'--force_yml {entry}: wanted SECTION:KEY=VALUE, such as train:ema_decay=0.999')
+            raise InputError(f'--force_yml {shortened(entry)}: wanted SECTION:KEY=VALUE, such as train:ema_decay=0.999')
         section = options
-        *parents, last = (key.strip() for key in keys.split(':'))
+        *parents, last = (key.strip() for key in keys.split(':' if ':' in keys else '.'))
         for key in parents:
-            section = section.setdefault(key, {}) if isinstance(section, dict) else None
+            if isinstance(section, dict) and section.get(key) is None:
+                section[key] = {}
+            section = section[key] if isinstance(section, dict) else None
         if not isinstance(section, dict):
-            raise InputError(f'--force_yml {entry}: {":".join(parents)} is no section')
-        try:
-            section[last] = yaml.safe_load(text.strip().removeprefix('!!float ').strip())
-        except yaml.YAMLError as error:
-            raise InputError(f'--force_yml {entry}: the value is no plain YAML') from error
+            raise InputError(f'--force_yml {shortened(entry)}: {":".join(parents)} is no section')
+        section[last] = parse(text.strip().removeprefix('!!float ').strip(), f'--force_yml {shortened(entry)}')
 
 
 def to_yaml(options: Mapping[str, Any]) -> str:
@@ -72,6 +78,8 @@ def load_options(path: str | Path, is_train: bool, force_yml: Sequence[str] = ()
     options = read_options(path, 'train' if is_train else 'test')
     force(options, force_yml)
     try:
+        if is_train:
+            _check_kind(options)
         import_modules(options.get('imports'))
         checked = _check_section(_as_mixture(coerce_numbers(options)), OPTIONS, '', is_train)
         _check_names(checked)
@@ -107,6 +115,14 @@ def _as_mixture(options: dict[str, Any]) -> dict[str, Any]:
     return {**options, 'datasets': {**datasets, 'train': {**mixture, 'sets': named}}}
 
 
+def _check_kind(options: Mapping[str, Any]) -> None:
+    """Tell who gives the file of a test to the training which command takes it."""
+    datasets = options.get('datasets')
+    phases = {str(phase).split('_')[0] for phase in datasets} if isinstance(datasets, Mapping) else set()
+    if 'train' not in options and 'train' not in phases and 'test' in phases:
+        raise InputError('train is missing: this is the option file of a test; `ddsa test -opt FILE` takes it')
+
+
 def check_network(network_g: Any) -> dict[str, Any]:
     """A ``network_g`` section, checked by itself.
 
@@ -122,12 +138,15 @@ def import_modules(names: Any) -> None:
     Raises:
         InputError: one cannot be imported.
     """
+    names = [names] if isinstance(names, str) else names or []
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        raise InputError(f'imports: {shown(names)}, wanted a list of names of modules')
     if names and str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
-    for name in [names] if isinstance(names, str) else names or []:
+    for name in names:
         try:
             importlib.import_module(name)
-        except Exception as error:  # whatever the user's module does wrong
+        except (Exception, SystemExit) as error:  # whatever the user's module does wrong
             raise InputError(f'imports: {name} cannot be imported: {type(error).__name__}: {error}') from error
 
 
@@ -141,16 +160,17 @@ def coerce_numbers(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [coerce_numbers(v) for v in value]
     if isinstance(value, str) and 'e' in value.lower() and NUMBER.fullmatch(value):
-        return float(value)
+        return float(value) if len(value) <= LONGEST_NUMBER else value
     return value
 
 
 def _check_section(given: Any, section: Section, where: str, is_train: bool) -> dict[str, Any]:
     if not isinstance(given, Mapping):
-        raise InputError(f'{where}: {given!r} is no section of "key: value" lines')
+        raise InputError(f'{where}: {shown(given)} is no section of "key: value" lines')
     unknown = [k for k in given if k not in section]
     if unknown:
-        raise InputError(f'unknown key {_join(where, unknown[0])}{did_you_mean(str(unknown[0]), section)}')
+        name = str(unknown[0])
+        raise InputError(f'unknown key {_join(where, shortened(name))}{did_you_mean(name, section)}')
     checked = {}
     for name, wanted in section.items():
         place = _join(where, name)
@@ -163,7 +183,8 @@ def _check_section(given: Any, section: Section, where: str, is_train: bool) -> 
         elif isinstance(wanted, Named):
             checked[name] = _check_named(given.get(name), wanted, place, is_train)
         elif where or given.get(name) is not None or name in ('path', 'val', 'logger', 'train'):
-            checked[name] = _check_section(given.get(name) or {}, wanted, place, is_train)
+            inner = given.get(name)
+            checked[name] = _check_section({} if inner is None else inner, wanted, place, is_train)
     return {k: v for k, v in checked.items() if v not in (None, {}) or k in MAY_BE_EMPTY}
 
 
@@ -180,26 +201,52 @@ def _check_value(value: Any, key: Key, place: str) -> Any:
         value = int(value)
     if not isinstance(value, key.kinds) or (isinstance(value, bool) and bool not in key.kinds):
         kinds = ' or '.join(k.__name__ for k in key.kinds)
-        raise InputError(f'{place}: {value!r} is {type(value).__name__}, wanted {kinds}. {key.doc}')
+        hint = f'; {NOT_WORDS}' if isinstance(value, bool) and str in key.kinds else ''
+        raise InputError(f'{place}: {shown(value)} is {type(value).__name__}, wanted {kinds}{hint}. {key.doc}')
     has_choices = key.choices and (isinstance(value, str) or str not in key.kinds)
     if has_choices and value not in key.choices:
-        raise InputError(f'{place}: {value!r}, wanted {" or ".join(map(repr, key.choices))}. {key.doc}')
-    if key.minimum is not None and isinstance(value, int | float) and value < key.minimum:
-        raise InputError(f'{place}: {value!r} is below {key.minimum:g}. {key.doc}')
-    if isinstance(value, float) and not math.isfinite(value):
-        raise InputError(f'{place}: {value!r} is no finite number. {key.doc}')
+        raise InputError(f'{place}: {shown(value)}, wanted {" or ".join(map(repr, key.choices))}. {key.doc}')
+    problem = key.range.problem(value)
+    if problem:
+        raise InputError(f'{place}: {shown(value)} {problem}. {key.doc}')
+    if isinstance(value, int) and abs(value) >= WHOLE_NUMBERS:
+        raise InputError(f'{place}: {value:g} is beyond 2**63. {key.doc}')
+    if isinstance(value, str):
+        _check_text(value, key, place)
     return value
+
+
+def _check_text(text: str, key: Key, place: str) -> None:
+    """A word becomes the name of a file; any other text may be a path."""
+    if not text.strip() and not key.word:
+        raise InputError(f'{place}: {text!r} is empty; write ~ for none. {key.doc}')
+    if not key.word:
+        longest = max(len(part.encode()) for part in text.split('/'))
+        if longest > LONGEST_PART:
+            raise InputError(f'{place}: {shown(text)}: {longest} bytes are no name that a disk takes. {key.doc}')
+        return
+    if text.strip('. ') == '' or any(sign in text for sign in PATH_SIGNS):
+        raise InputError(f'{place}: {shown(text)} cannot name a folder; leave out {" and ".join(PATH_SIGNS)}')
+    if not text.isprintable() or text != text.strip():
+        raise InputError(
+            f'{place}: {shown(text)} cannot name a folder; leave out spaces at its ends and what cannot be printed'
+        )
+    if len(text.encode()) > LONGEST_WORD:
+        raise InputError(
+            f'{place}: {shown(text)} has {len(text.encode())} bytes, wanted at most {LONGEST_WORD}; '
+            'choose a shorter name'
+        )
 
 
 def _check_named(given: Any, named: Named, place: str, is_train: bool) -> dict[str, Any]:
     if given is None:
         given = {}
     if not isinstance(given, Mapping):
-        raise InputError(f'{place}: {given!r} is no section. {named.doc}')
+        raise InputError(f'{place}: {shown(given)} is no section. {named.doc}')
     checked = {}
     for name, entry in given.items():
         if not re.fullmatch(named.pattern, str(name)):
-            raise InputError(f'unknown key {place}.{name}. {named.doc}')
+            raise InputError(f'unknown key {place}.{shortened(name)}. {named.doc}')
         inner = _join(place, name)
         if entry is None:  # dropped: what a file inherits need not be used
             continue
@@ -221,12 +268,18 @@ def _is_ours(dataset: Any) -> bool:
 
 
 def _check_names(options: dict[str, Any]) -> None:
-    """Folders and files are called by these names."""
-    named = {'name': options} | {f'datasets.{phase}.name': d for phase, d in options.get('datasets', {}).items()}
-    for place, section in named.items():
-        name = str(section.get('name'))
-        if name.strip('. ') == '' or any(sign in name for sign in PATH_SIGNS):
-            raise InputError(f'{place}: {name!r} cannot name a folder; leave out {" and ".join(PATH_SIGNS)}')
+    """Names that would take the place of others in files and tables."""
+    for phase, dataset in options.get('datasets', {}).items():
+        if dataset['name'].lower() in TAKEN_SETS:
+            raise InputError(f'datasets.{phase}.name: {dataset["name"]!r} is a name of other results; choose another')
+    named: list[tuple[str, tuple[str, ...], Any]] = [
+        (f'val.{key}', TAKEN_SCORES, options['val'].get(key)) for key in ('metrics', 'metrics_without_target')
+    ]
+    named.append(('train.losses', TAKEN_LOSSES, options.get('train', {}).get('losses')))
+    for place, taken, section in named:
+        for name in section or {}:
+            if name in taken or (taken == TAKEN_SCORES and name.endswith('_counted')):
+                raise InputError(f'{place}.{name}: {name!r} is a column of other figures; choose another name')
 
 
 def _check_datasets(datasets: dict[str, dict[str, Any]], is_train: bool) -> None:
@@ -234,8 +287,8 @@ def _check_datasets(datasets: dict[str, dict[str, Any]], is_train: bool) -> None
         if dataset['type'] not in DATASET_REGISTRY:
             place = f'datasets.{phase}.type'
             raise InputError(not_registered(place, 'data set', dataset['type'], DATASET_REGISTRY.keys()))
-    names = [d.get('name') for d in datasets.values()]
-    twice = sorted({n for n in names if names.count(n) > 1}, key=str)
+    names = [d['name'] for d in datasets.values()]
+    twice = sorted({n for n in names if names.count(n) > 1})
     if twice:
         raise InputError(f'datasets: two sets have the name {twice[0]!r}; results are filed by it')
     if is_train:

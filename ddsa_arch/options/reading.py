@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ddsa_arch.errors import InputError, did_you_mean
+from ddsa_arch.errors import InputError, did_you_mean, shortened, shown
 from ddsa_arch.options.finding import SUFFIXES, find_shipped, is_name
 from ddsa_arch.options.schema import OPTIONS
 
@@ -27,6 +28,10 @@ LARGEST_FILE = 2**20  # bytes; the project's largest has 5 thousand
 DEEPEST = 32  # sections within each other
 MOST_VALUES = 100_000  # of a file, aliases written out
 LONGEST_CHAIN = 16  # files that inherit from each other
+LONGEST_TEXT = 2000  # letters of one value
+WHOLE_NUMBERS = 2**63  # beyond them nothing counts
+OCTAL = re.compile(r'[-+]?0[0-7_]+')  # 010, which YAML 1.1 reads as 8
+SEXAGESIMAL = re.compile(r'[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?')  # 1:30, which it reads as 90
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -42,6 +47,31 @@ class _StrictLoader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(problem=f'{key.value!r} twice', problem_mark=key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        return int(self._as_written(node, super().construct_yaml_int(node)))
+
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
+        return self._as_written(node, super().construct_yaml_float(node))
+
+    def _as_written(self, node: yaml.ScalarNode, value: float) -> float:
+        """A number, unless YAML 1.1 reads it as another than a person does."""
+        text = node.value
+        if OCTAL.fullmatch(text):
+            problem = f'{text} is the octal number 0o{text.lstrip("+-0") or 0}; write {_decimal(text)} or {value}'
+        elif SEXAGESIMAL.fullmatch(text):
+            problem = f'{text} is a number to the base of 60; write {value}, or {text!r} in quotes'
+        else:
+            return value
+        raise yaml.constructor.ConstructorError(problem=problem, problem_mark=node.start_mark)
+
+
+for _tag, _construct in (('int', _StrictLoader.construct_yaml_int), ('float', _StrictLoader.construct_yaml_float)):
+    _StrictLoader.add_constructor(f'tag:yaml.org,2002:{_tag}', _construct)
+
+
+def _decimal(text: str) -> str:
+    return text.replace('_', '').lstrip('+').replace('-', '').lstrip('0') or '0'
 
 
 def read_options(path: str | Path, kind: str | None = None) -> dict[str, Any]:
@@ -84,8 +114,11 @@ def parse(text: str, where: str) -> Any:
     """
     try:
         content = yaml.load(text, _StrictLoader)  # noqa: S506 (a SafeLoader)
-    except (yaml.YAMLError, ValueError, OverflowError) as error:
-        raise InputError(f'{where}: not plain YAML: {" ".join(str(error).split())}') from error
+    except (yaml.YAMLError, ValueError, OverflowError, AttributeError, LookupError, TypeError) as error:
+        told = ' '.join(str(error).split()).replace(' in "<unicode string>",', ' in')  # tags on what is not of them
+        raise InputError(
+            f'{where}: not plain YAML: {told if isinstance(error, yaml.YAMLError) else shown(told)}'
+        ) from error
     except RecursionError as error:
         raise InputError(f'{where}: not plain YAML: sections within sections without end') from error
     return _Plain(where).copy(content, '', 0)
@@ -101,28 +134,51 @@ class _Plain:
     def copy(self, value: Any, place: str, depth: int) -> Any:
         self.values += 1
         if depth > DEEPEST:
-            raise InputError(f'{self.where}: {_shortened(place)}: more than {DEEPEST} sections within each other')
+            raise InputError(f'{self.where}: {shortened(place)}: more than {DEEPEST} sections within each other')
         if self.values > MOST_VALUES:
-            raise InputError(f'{self.where}: {_shortened(place)}: more than {MOST_VALUES:,} values, aliases counted')
+            raise InputError(f'{self.where}: {shortened(place)}: more than {MOST_VALUES:,} values, aliases counted')
         if isinstance(value, dict):
             for key in value:
+                if isinstance(key, bool):
+                    raise InputError(
+                        f'{self.where}: {_join(place, key)}: YAML reads yes, no, on and off as truth values; '
+                        'write the key in quotes'
+                    )
                 if not isinstance(key, str):
-                    hint = did_you_mean(str(key), OPTIONS)
-                    raise InputError(f'{self.where}: unknown key {_join(place, key)}{hint}; keys are words')
+                    hint = did_you_mean(shown(key), OPTIONS)
+                    raise InputError(f'{self.where}: unknown key {_join(place, shown(key))}{hint}; keys are words')
+                self._check_text(key, f'a key in {place or "the file"}')
             return {key: self.copy(entry, _join(place, key), depth + 1) for key, entry in value.items()}
         if isinstance(value, list):
             return [self.copy(entry, f'{place}[{i}]', depth + 1) for i, entry in enumerate(value)]
         if isinstance(value, str):
-            return self._with_variables(value, place)
+            text = self._with_variables(value, place)
+            self._check_text(text, place)
+            return text
+        if isinstance(value, int) and not -WHOLE_NUMBERS <= value < WHOLE_NUMBERS:
+            raise InputError(f'{self.where}: {place}: a number of {value.bit_length()} bits, wanted one below 2**63')
         if isinstance(value, bool | int | float) or value is None:
             return value
-        raise InputError(f'{self.where}: {place}: {value!r} is a {type(value).__name__}; write it in quotes')
+        raise InputError(f'{self.where}: {place}: {shown(value)} is a {type(value).__name__}; write it in quotes')
+
+    def _check_text(self, text: str, place: str) -> None:
+        """Refuse what no name, path or key can hold."""
+        if len(text) > LONGEST_TEXT:
+            raise InputError(
+                f'{self.where}: {shortened(place)}: {shown(text)} has {len(text):,} letters, wanted at most '
+                f'{LONGEST_TEXT:,}'
+            )
+        broken = [letter for letter in text if unicodedata.category(letter) in ('Cc', 'Cs')]
+        if broken:
+            raise InputError(
+                f'{self.where}: {shortened(place)}: {shown(text)} holds the control character {broken[0]!r}; remove it'
+            )
 
     def _with_variables(self, text: str, place: str) -> str:
         rest = VARIABLE.sub('', text)
         if OPENED.search(rest):
             raise InputError(
-                f'{self.where}: {place}: {_shortened(text)!r} holds braces that are no variable; '
+                f'{self.where}: {place}: {shortened(text)!r} holds braces that are no variable; '
                 "wanted '{{$NAME:default}}'"
             )
         return VARIABLE.sub(lambda found: os.environ.get(found[1], found[2]), text)
@@ -135,7 +191,7 @@ def _merged(path: Path, chain: tuple[Path, ...], kind: str | None) -> dict[str, 
     given = content.pop(BASE, [])
     bases = given if isinstance(given, list) else [given]
     if not all(isinstance(base, str) for base in bases):
-        raise InputError(f'{path}: {BASE}: {given!r}, wanted a file or a list of files')
+        raise InputError(f'{path}: {BASE}: {shown(given)}, wanted a file or a list of files')
     merged: dict[str, Any] = {}
     for base in bases:
         try:
@@ -163,7 +219,7 @@ def _text(path: Path, chain: tuple[Path, ...]) -> str:
     except UnicodeDecodeError as error:
         raise InputError(f'{path}: not plain YAML: its encoding is not UTF-8; save it as UTF-8') from error
     except (OSError, RuntimeError, ValueError) as error:  # such as links in a circle, or names that no disk takes
-        raise InputError(f'no option file {_shortened(str(path))!r}{named_in}: {error}') from error
+        raise InputError(f'no option file {shortened(str(path))!r}{named_in}: {error}') from error
 
 
 def _over(base: Mapping[str, Any], child: Mapping[str, Any]) -> dict[str, Any]:
@@ -187,7 +243,3 @@ def _without_switches(value: Any) -> Any:
 
 def _join(where: str, name: Any) -> str:
     return f'{where}.{name}' if where else str(name)
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= 100 else f'{text[:60]} ... {text[-30:]}'

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from ddsa_arch.errors import InputError, clear_message, did_you_mean
+from ddsa_arch.files.atomic import full_disk, is_full
 
 VERBS = {
     'train': 'train a network',
@@ -25,6 +28,7 @@ VERBS = {
 }
 EXIT_INPUT = 2  # what the user gave cannot be used
 EXIT_INTERRUPTED = 130
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
 EXIT_PIPE = 141  # what a shell says of SIGPIPE
 
 
@@ -56,9 +60,22 @@ def run_main(module: str, argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has what it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_PIPE
+    except OSError as error:
+        told = _refusal_of_the_disk(error)
+        if not told:
+            raise
+        print(f'error: {told}', file=sys.stderr)
+        return EXIT_INPUT
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
         return EXIT_INTERRUPTED
+
+
+def _refusal_of_the_disk(error: OSError) -> str:
+    """Say that a disk is full or refuses to be written; '' for any other error."""
+    if is_full(error):
+        return full_disk(Path(error.filename).parent if error.filename else Path.cwd())
+    return f'{error.filename}: {error.strerror}' if error.filename and error.errno in REFUSED else ''
 
 
 if __name__ == '__main__':

@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     copy.add_argument('-o', '--out', default='.', metavar='DIR', help='(default: the current directory)')
     show = commands.add_parser('show', help='print an option file with everything resolved')
     show.add_argument('file', help='or the name of one that comes with the package')
-    show.add_argument('--force_yml', nargs='+', default=[], metavar='SECTION:KEY=VALUE')
+    show.add_argument('--force_yml', '--force-yml', nargs='+', default=[], metavar='SECTION:KEY=VALUE')
     commands.add_parser('readme', help='print the reference of all keys')
     commands.add_parser('schema', help='print a JSON Schema of option files, for editors')
     args = parser.parse_args(argv)

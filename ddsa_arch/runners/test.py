@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ddsa_arch.comparison.scores import SCORES
 from ddsa_arch.files.images import some
-from ddsa_arch.files.tables import markdown_table
+from ddsa_arch.files.tables import markdown_table, plain_cell
 from ddsa_arch.machine.process import is_first_process
 from ddsa_arch.models.derain_model import NOT_FINITE
 from ddsa_arch.models.protocol import describe_protocol
@@ -34,7 +34,9 @@ def test(option_file: str | Path, **flags: Unpack[pipeline.Flags]) -> Path:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = pipeline.pipeline_parser('ddsa test', __doc__)
-    parser.add_argument('--allow-missing', action='store_true', help='test without the sets that are not on the disk')
+    parser.add_argument(
+        '--allow-missing', '--allow_missing', action='store_true', help='test without the sets that are not on the disk'
+    )
     args = parser.parse_args(argv)
     folder = test(
         args.opt,
@@ -66,7 +68,7 @@ def results_table(folder: str | Path) -> str:
         rows = list(csv.DictReader(file))
     protocol = json.loads((Path(folder) / 'results.json').read_text(encoding='utf-8'))['protocol']
     metrics = [name.removesuffix('_counted') for name in rows[0] if name.endswith('_counted')]
-    shown = [[row['set'], row['images'], *(_shown(name, row[name]) for name in metrics)] for row in rows]
+    shown = [[plain_cell(row['set']), row['images'], *(_shown(name, row[name]) for name in metrics)] for row in rows]
     lines = [markdown_table(shown, ['set', 'images', *(SCORES[m].label if m in SCORES else m for m in metrics)])]
     if protocol['missing_sets']:
         lines.append(f'without {", ".join(protocol["missing_sets"])}: not on the disk')

@@ -31,7 +31,10 @@ def train(option_file: str | Path, **flags: Unpack[pipeline.Flags]) -> Path:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = pipeline.pipeline_parser('ddsa train', __doc__)
     parser.add_argument(
-        '--dry-run', action='store_true', help='check everything, try a few steps, estimate time, memory and disk'
+        '--dry-run',
+        '--dry_run',
+        action='store_true',
+        help='check everything, try a few steps, estimate time, memory and disk',
     )
     args = parser.parse_args(argv)
     if args.dry_run:

@@ -49,6 +49,7 @@ class Estimate:
         weights: bytes of a weight file.
         state: bytes of a training state.
         saving: seconds to write both.
+        warnings: what is allowed and yet looks wrong, one sentence each.
     """
 
     options: dict[str, Any]
@@ -61,6 +62,7 @@ class Estimate:
     weights: int
     state: int
     saving: float
+    warnings: Sequence[str] = ()
 
     @property
     def step(self) -> float:
@@ -109,7 +111,8 @@ class Estimate:
             ('whole run', f'{duration(self.seconds)}, {self.total_steps:,} steps and {self.validations} validations'),
         ]  # fmt: skip
         width = max(len(label) for label, _ in lines) + 1
-        return '\n'.join(f'{label + ":":{width}} {value}' for label, value in lines)
+        report = [f'{label + ":":{width}} {value}' for label, value in lines]
+        return '\n'.join([*report, *(f'warning: {sentence}' for sentence in self.warnings)])
 
 
 def dry_run(
@@ -140,6 +143,7 @@ class Trial(Progress):
     @contextlib.contextmanager
     def running(self, options: dict[str, Any]) -> Iterator[None]:
         self.asked = copy.deepcopy(options)
+        self.told, self.warnings[:] = list(self.warnings), []  # the report has them, not the log
         options['train']['total_iter'] = WARM_UP + TIMED_STEPS
         options['val'] |= {'val_freq': NEVER, 'pbar': False}
         options['logger'] |= {
@@ -201,6 +205,7 @@ class Trial(Progress):
             weights=self.sizes[0],
             state=self.sizes[1],
             saving=self.saving,
+            warnings=self.told,
         )
 
 

@@ -23,11 +23,11 @@ from basicsr.utils import set_random_seed
 from basicsr.utils.dist_util import get_dist_info
 
 from ddsa_arch.errors import InputError, clear_message
-from ddsa_arch.files.atomic import sweep
+from ddsa_arch.files.atomic import full_disk, is_full, sweep
 from ddsa_arch.files.locks import only_writer
 from ddsa_arch.machine.process import TIMEOUT, detect_launcher, keep_freed_memory, process_group, torch_settings
 from ddsa_arch.options.loading import load_options
-from ddsa_arch.training.preflight import check_run, drop_missing_sets
+from ddsa_arch.training.preflight import check_processes, check_run, drop_missing_sets
 from ddsa_arch.training.progress import Progress
 from ddsa_arch.training.replacements import Replacements, replaced, reset_logger
 from ddsa_arch.training.resolved import write_resolved
@@ -38,12 +38,19 @@ def pipeline_parser(prog: str, description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=prog, description=description)
     parser.add_argument('-opt', required=True, metavar='FILE', help='option file, or the name of one of the package')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none', help='job launcher')
-    parser.add_argument('--auto_resume', action='store_true', help='continue from the newest saved state')
+    parser.add_argument(
+        '--auto_resume', '--auto-resume', action='store_true', help='continue from the newest saved state'
+    )
     parser.add_argument('--root', metavar='DIR', help='gets experiments/ or results/ (default: the current directory)')
     parser.add_argument('--debug', action='store_true', help='log every step, validate and save every 8')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by old launchers; not used')
     parser.add_argument(
-        '--force_yml', nargs='+', default=[], metavar='SECTION:KEY=VALUE', help='options that overrule the file'
+        '--force_yml',
+        '--force-yml',
+        nargs='+',
+        default=[],
+        metavar='SECTION:KEY=VALUE',
+        help='options that overrule the file; SECTION.KEY=VALUE too',
     )
     return parser
 
@@ -93,10 +100,16 @@ def run(
             saved a state.
     """
     options = load_options(option_file, is_train, force_yml)
-    root = Path(root or Path.cwd()).resolve()
+    if not is_train and any(phase.split('_')[0] == 'train' for phase in options['datasets']):
+        raise InputError(
+            f'{option_file}: datasets.train: this is the option file of a training; `ddsa train -opt FILE` takes it. '
+            'A test has the sets test, test_2 ...'
+        )
+    root = _root(root)
     complete(options, root, is_train, auto_resume, debug)
     if not is_train:
         drop_missing_sets(options, allow_missing)
+    check_processes(options)
     launcher = detect_launcher(launcher)
     use_gpu = options['num_gpu'] > 0
     if options['keep_memory'] and not use_gpu:
@@ -112,6 +125,7 @@ def run(
         checked = check_run(options, options['world_size'])
         folder = Path(options['path']['experiments_root' if is_train else 'results_root'])
         progress = progress or Progress()
+        progress.warnings = checked.warnings
         ours = Replacements(options, str(option_file), checked, progress)
         with _alone(folder, options['rank']), _nothing_half_made(folder, options['rank']):
             if options['rank'] == 0 and auto_resume:
@@ -122,6 +136,18 @@ def run(
         if not is_train:
             write_resolved(options, str(option_file), folder)
     return folder
+
+
+def _root(given: str | Path | None) -> Path:
+    """The folder of ``experiments`` and ``results``, which need not be there yet."""
+    try:
+        root = Path(given or Path.cwd()).resolve()
+        nearest = next(path for path in (root, *root.parents) if path.exists())
+    except (OSError, RuntimeError, ValueError) as error:  # such as links in a circle
+        raise InputError(f'--root {given}: cannot be a folder: {error}') from error
+    if not nearest.is_dir():
+        raise InputError(f'--root {given}: {nearest} is a file, wanted a folder')
+    return root
 
 
 def complete(options: dict[str, Any], root: Path, is_train: bool, auto_resume: bool, debug: bool) -> None:
@@ -168,7 +194,9 @@ def _nothing_half_made(folder: Path, rank: int) -> Iterator[None]:
     began = time.time()
     try:
         yield
-    except InputError as error:
+    except (InputError, OSError) as error:
+        if not isinstance(error, InputError) and not is_full(error):
+            raise
         made_here = folder.is_dir() and folder.stat().st_ctime >= began - 1
         kept = any(folder.glob('models/*.pth')) or (folder / 'summary.csv').exists() if made_here else True
         reset_logger()  # closes the log file
@@ -179,4 +207,4 @@ def _nothing_half_made(folder: Path, rank: int) -> Iterator[None]:
                 with contextlib.suppress(OSError):
                     parent.rmdir()  # only if empty
         traceback.clear_frames(error.__traceback__)  # they hold the loader, whose processes end only with it
-        raise InputError(clear_message(error)) from None
+        raise InputError(full_disk(folder) if is_full(error) else clear_message(error)) from None

@@ -96,6 +96,7 @@ class Progress:
         self.first_step: tuple[float, int] | None = None  # when this run's first step ended, and its number
         self.bar: tqdm | None = None
         self.shown = -math.inf
+        self.warnings: list[str] = []  # of the check before the run, which the log gets
 
     @contextlib.contextmanager
     def running(self, options: dict[str, Any]) -> Iterator[None]:

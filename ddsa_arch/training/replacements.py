@@ -25,9 +25,9 @@ from ddsa_arch.training.resume import resume_state
 
 IN_TRAIN = (
     'parse_options', 'load_resume_state', 'copy_opt_file', 'create_train_val_dataloader', 'build_model',
-    'MessageLogger', 'CPUPrefetcher', 'CUDAPrefetcher',
+    'MessageLogger', 'CPUPrefetcher', 'CUDAPrefetcher', 'get_root_logger',
 )  # fmt: skip
-IN_TEST = ('parse_options', 'build_dataset')
+IN_TEST = ('parse_options', 'build_dataset', 'get_root_logger')
 
 
 class Replacements:
@@ -50,6 +50,16 @@ class Replacements:
     def parse_options(self, root_path: str, is_train: bool = True) -> tuple[dict[str, Any], argparse.Namespace]:
         """Give the options, which are resolved and checked: BasicSR's reader ignores unknown keys and ``_base_``."""
         return self.options, argparse.Namespace(opt=self.option_file)
+
+    def get_root_logger(
+        self, logger_name: str = 'basicsr', log_level: int = logging.INFO, log_file: str | None = None
+    ) -> logging.Logger:
+        """Let a log that cannot be written, as on a full disk, end the run; logging would print a traceback a line."""
+        logger = get_root_logger(logger_name, log_level, log_file)
+        for handler in logger.handlers:
+            if isinstance(handler, logging.FileHandler):
+                setattr(handler, 'handleError', _raise)  # noqa: B010 (mypy takes no other method)
+        return logger
 
     def build_dataset(self, dataset_options: dict[str, Any]) -> Dataset:
         """Give a data set that the check before the run has built."""
@@ -74,6 +84,9 @@ class Replacements:
         """
         for report in (*self.reports, *self.checked.warnings):
             logger.warning(report)
+        total = int(opt['train']['total_iter'])
+        if self.state and self.state['iter'] >= total:
+            logger.info(f'already finished: {self.state["iter"]} of {total} steps; raise train.total_iter to go on')
         # BasicSR turns it on; it picks by measured time
         torch.backends.cudnn.benchmark &= opt['cudnn_benchmark'] and not opt['deterministic']
         loaders = train_and_val_loaders(opt, self.checked.sets, logger, self.state)
@@ -119,10 +132,15 @@ def replaced(ours: Replacements) -> Iterator[None]:
         reset_logger()
 
 
+def _raise(record: logging.LogRecord) -> None:
+    raise  # what was raised while the record was written
+
+
 def reset_logger() -> None:
     """BasicSR configures its logger once for each process; every run gets a log file of its own here."""
     logger = logging.getLogger('basicsr')
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
-        handler.close()
+        with contextlib.suppress(OSError):  # of a full disk, on which the last lines stay behind
+            handler.close()
     initialized_logger.clear()

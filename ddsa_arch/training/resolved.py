@@ -25,5 +25,7 @@ def write_resolved(options: dict[str, Any], option_file: str, folder: str | Path
     plain['datasets'] = {
         phase: {k: v for k, v in d.items() if k not in ('phase', 'scale')} for phase, d in options['datasets'].items()
     }
+    for dataset in plain['datasets'].values():  # torch refuses them without workers, and so BasicSR's own pipeline
+        dataset['persistent_workers'] = bool(dataset.get('persistent_workers') and dataset.get('num_worker_per_gpu'))
     header = f'# {time.asctime()}\n# {shlex.join(sys.argv)}\n# resolved from {option_file}\n\n'
     write_text(Path(folder) / RESOLVED_NAME, header + to_yaml(plain))

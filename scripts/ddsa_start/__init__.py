@@ -13,6 +13,7 @@ from typing import Optional
 from ddsa_start import toolbox
 
 EXIT_INPUT = 2
+EXIT_INTERRUPTED = 130
 
 
 def main(argv: Optional[list] = None) -> int:
@@ -22,6 +23,14 @@ def main(argv: Optional[list] = None) -> int:
         The exit code: 2 where something is missing.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(argv)
+    except KeyboardInterrupt:  # while the packages are imported, which takes seconds
+        print('interrupted', file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def _run(argv: list) -> int:
     doctor = argv[:1] == ['doctor']
     if doctor and '--repair' in argv:
         return repair()

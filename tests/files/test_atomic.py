@@ -1,15 +1,20 @@
+import errno
 import json
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+from collections import namedtuple
 from pathlib import Path
 
 import pytest
 from helpers import names
 
+from ddsa_arch.errors import InputError
 from ddsa_arch.files.atomic import atomic_folder, atomic_path, sweep, write_json, write_text
+
+Usage = namedtuple('Usage', 'total used free')
 
 
 def test_file_appears_when_the_block_ends_well(tmp_path):
@@ -167,3 +172,33 @@ def test_what_was_being_replaced_stays_gone_once_the_new_one_is_there(tmp_path, 
     (tmp_path / f'page.{dead_process}.old.part').mkdir()
     sweep(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ['page']
+
+
+def _fill(path, number):
+    path.write_text('half', encoding='utf-8')
+    raise OSError(number, os.strerror(number))
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path):
+    (tmp_path / 'a.txt').write_text('old', encoding='utf-8')
+    for number in (errno.ENOSPC, errno.EDQUOT):
+        with (
+            pytest.raises(InputError, match=f'the disk of {tmp_path} is full'),
+            atomic_path(tmp_path / 'a.txt') as part,
+        ):
+            _fill(part, number)
+    with pytest.raises(InputError, match='is full'), atomic_folder(tmp_path / 'b') as part:
+        raise OSError(errno.ENOSPC, 'No space left on device')
+    assert names(tmp_path) == ['a.txt']
+    assert (tmp_path / 'a.txt').read_text(encoding='utf-8') == 'old'
+
+
+def test_a_writer_of_torch_that_fails_is_a_full_disk_only_where_there_is_no_room(tmp_path, monkeypatch):
+    failure = RuntimeError('[enforce fail at inline_container.cc:672] . unexpected pos 640 vs 540')
+    with pytest.raises(RuntimeError, match='unexpected pos'), atomic_path(tmp_path / 'a.pth'):
+        raise failure
+    monkeypatch.setattr('shutil.disk_usage', lambda folder: Usage(2**21, 2**21, 0))
+    with pytest.raises(InputError, match='is full'), atomic_path(tmp_path / 'a.pth'):
+        raise failure
+    with pytest.raises(RuntimeError, match='shapes'), atomic_path(tmp_path / 'a.pth'):
+        raise RuntimeError('shapes differ')

@@ -55,3 +55,14 @@ def test_no_file_has_no_rows(tmp_path):
     assert read_table(tmp_path / 'none.csv') == []
     (tmp_path / 'empty.csv').touch()
     assert read_table(tmp_path / 'empty.csv') == []
+
+
+def test_names_that_spreadsheets_would_run_survive_a_table(tmp_path):
+    table = GrowingTable(tmp_path / 'a.csv', 'iteration', 0)
+    table.append({'iteration': 1, 'image': '=1+1'})
+    table.append({'iteration': 2, 'image': '-x', 'loss': '-0.5'})
+    table.append({'iteration': 3, 'image': '@x', 'loss': '0.5'})
+    assert "'=1+1" in (tmp_path / 'a.csv').read_text(encoding='utf-8')
+    assert [row['image'] for row in read_table(tmp_path / 'a.csv')] == ['=1+1', '-x', '@x']
+    GrowingTable(tmp_path / 'a.csv', 'iteration', 3)
+    assert [row['loss'] for row in read_table(tmp_path / 'a.csv')] == ['', '-0.5', '0.5']

@@ -13,6 +13,7 @@ from ddsa_arch.files.images import (
     check_partners,
     decode_image,
     encode_image,
+    files_in,
     images_by_stem,
     natural_key,
     read_image,
@@ -266,3 +267,24 @@ def test_natural_order_counts_as_people_do():
 def test_superscript_digits_are_letters():
     """``'²'.isdigit()`` is true, but int('²') is an error."""
     assert sorted(['5²6', '5²10', '4'], key=natural_key) == ['4', '5²6', '5²10']
+
+
+def test_a_folder_above_the_images_is_told_with_what_lies_in_it(tmp_path):
+    for name in ('input', 'target', 'notes'):
+        (tmp_path / name).mkdir()
+    with pytest.raises(InputError, match=f'did you mean {tmp_path / "input"}\\?'):
+        images_by_stem(tmp_path, 'datasets.val.dataroot_lq')
+    with pytest.raises(InputError, match=f'did you mean {tmp_path / "target"}\\?'):
+        images_by_stem(tmp_path, 'datasets.val.dataroot_gt')
+    with pytest.raises(InputError, match=r'no image in .*\.webp\)$'):
+        images_by_stem(tmp_path / 'notes', 'datasets.val.dataroot_lq')
+
+
+def test_links_in_a_circle_are_no_files_and_no_folders(tmp_path):
+    (tmp_path / 'loop.png').symlink_to('loop.png')
+    assert files_in(tmp_path) == []
+    with pytest.raises(InputError, match='no folder'):
+        files_in(tmp_path / 'loop.png')
+    (tmp_path / 'a.txt').touch()
+    with pytest.raises(InputError, match=r'a\.txt is a file, wanted a folder'):
+        files_in(tmp_path / 'a.txt')

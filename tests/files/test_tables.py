@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from ddsa_arch.files.tables import finite_mean, markdown_table, write_csv
+from ddsa_arch.files.tables import finite_mean, markdown_table, plain_cell, write_csv
 
 
 def test_csv_is_what_the_standard_reader_reads(tmp_path):
@@ -57,3 +57,16 @@ def test_mean_leaves_out_what_is_not_finite():
     assert finite_mean([1.0, math.inf, 3.0, math.nan, -math.inf]) == 2.0
     assert math.isnan(finite_mean([math.inf, math.nan]))
     assert math.isnan(finite_mean([]))
+
+
+FORMULAS = ['=HYPERLINK("x")', '+49 rain', '-1 street', '@home', '\tTab']
+
+
+def test_names_that_spreadsheets_would_run_are_quoted_and_numbers_stay(tmp_path):
+    cells = [*FORMULAS, 'a=b', '-1.5', '+inf', "'quoted", -2.5, None]
+    write_csv(tmp_path / 'a.csv', [{'image': cell} for cell in cells], ['image'])
+    with (tmp_path / 'a.csv').open(encoding='utf-8', newline='') as file:
+        read = [row['image'] for row in csv.DictReader(file)]
+    assert read == [*(f"'{text}" for text in FORMULAS), 'a=b', '-1.5', '+inf', "'quoted", '-2.5', '']
+    assert [plain_cell(text) for text in read[: len(FORMULAS)]] == FORMULAS
+    assert plain_cell("'quoted") == "'quoted"

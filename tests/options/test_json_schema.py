@@ -56,7 +56,7 @@ def test_every_resolved_option_file_is_valid(path):
     [
         WHOLE,
         '_base_: [./a.yml, ./b.yml]',
-        '_base_: a.yml\ntrain: {optim_g: {lr: 1e-4}, total_iter: 3e5, ema_decay: 1}',
+        '_base_: a.yml\ntrain: {optim_g: {lr: 1e-4}, total_iter: 3e5, ema_decay: 0}',
         '_base_: a.yml\ntrain: {amp: off}',
         '_base_: a.yml\ntrain: {amp: "{{$PRECISION:bf16}}", pixel_opt: ~, grad_clip: ~}',
         '_base_: a.yml\ndatasets: {val: ~, train: {dataroot_lq: "{{$DDSA_DATA:datasets}}/a.lmdb"}}',
@@ -156,6 +156,7 @@ def test_an_editor_finds_sentences_units_and_defaults():
         'spatial_attention', 'expansion', 'norm_bias', 'bias',
     }  # fmt: skip
     assert network['blocks'] == {
-        'description': 'N_0 .. N_4, blocks per level.', 'type': 'array', 'default': [2, 4, 6, 6, 8]
+        'description': 'N_0 .. N_4, blocks per level.', 'type': 'array', 'default': [2, 4, 6, 6, 8],
+        'items': {'minimum': 1, 'maximum': 1000},
     }  # fmt: skip
     assert 'AdamW' in SCHEMA['definitions']['optimiser']['properties']['type']['anyOf'][0]['enum']

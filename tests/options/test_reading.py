@@ -99,7 +99,7 @@ def test_a_mark_at_the_beginning_is_passed_over(write):
         (b'x: 1\n' + b'#' * 2**20, 'larger than 1 MiB'),
         (b'_base_: options.yml\n', '_base_ leads back to itself'),
         (b'_base_: ' + b'a' * 300 + b'.yml\n', 'no option file'),
-        (b'_base_: "a\\0b.yml"\n', 'no option file'),
+        (b'_base_: "a\\0b.yml"\n', 'holds the control character'),
         (b'_base_: loop.yml\n', 'no option file'),
     ],
 )

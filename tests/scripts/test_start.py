@@ -81,3 +81,12 @@ def test_basicsr_is_installed_with_tensorboard_in_place_of_its_nightly(start, tm
     start.toolbox.install_basicsr(run, sys.executable, tmp_path)
     needs = tmp_path / 'basicsr-1.4.2' / 'requirements.txt'
     assert needs.read_text().split() == ['addict', 'tensorboard', 'torch>=1.7']
+
+
+def test_an_interrupt_while_packages_are_imported_leaves_no_traceback(start, monkeypatch, capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(start, 'find_problems', interrupted)
+    assert start.main(['train']) == 130
+    assert capsys.readouterr().err == 'interrupted\n'

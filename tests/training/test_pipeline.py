@@ -1,7 +1,9 @@
 """Training and testing through BasicSR's own pipelines."""
 
 import copy
+import errno
 import json
+import os
 import re
 import subprocess
 import sys
@@ -347,3 +349,76 @@ def test_the_recipe_of_a_test_file_reaches_the_scores(write_options, pairs):
         files = sorted(folder.rglob('*.png'))
         means[rounding] = np.mean([read_image(file).mean() for file in files])
     assert 0.35 < means['round'] - means['truncate'] < 0.65
+
+
+def warnings_of(folder):
+    """What the newest log of an experiment warns of."""
+    log = max(folder.glob('train_*.log'), key=os.path.getmtime).read_text(encoding='utf-8')
+    return [line.split(' WARNING: ')[1] for line in log.splitlines() if ' WARNING: ' in line]
+
+
+def test_a_finished_run_says_so_and_one_that_goes_on_otherwise_is_warned(write_options, workplace, capsys):
+    folder = train(write_options('train'))
+    for log in folder.glob('*.log'):
+        log.unlink()
+    assert main(['train', '-opt', 'train.yml', '--auto-resume']) == 0
+    assert 'already finished: 8 of 8 steps' in capsys.readouterr().err
+    assert warnings_of(folder) == []
+    for log in folder.glob('*.log'):
+        log.unlink()
+    train(write_options('train', **{'train:total_iter': 10, 'train:ema_decay': 0.5}), auto_resume=True)
+    assert warnings_of(folder) == ['the run began with other options: train.ema_decay was 0.9, now 0.5']
+
+
+def test_a_state_of_another_experiment_is_told(write_options, workplace):
+    first = train(write_options('train', name='first'))
+    state = str(first / 'training_states' / '4.state')
+    second = write_options('train', name='second', **{'path:resume_state': state})
+    with pytest.raises(
+        InputError, match=r'is no state of this experiment, whose states lie in .*second/training_states'
+    ):
+        train(second)
+    folder = train(write_options('train', name='third'))
+    for log in folder.glob('*.log'):
+        log.unlink()
+    train(write_options('train', name='third', **{'path:resume_state': state}))
+    assert warnings_of(folder)[0].startswith(f'path.resume_state: {state} is no state of this experiment')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    'changes',
+    [{'datasets:train:persistent_workers': True}, {'train:accumulate': 2}, {'datasets:train:num_worker_per_gpu': 1}],
+)
+def test_basicsr_itself_trains_and_tests_what_was_resolved(changes, write_options, workplace, repository):
+    command = (
+        'import os, sys, ddsa_arch\nfrom basicsr.{0} import {0}_pipeline\n'
+        'sys.argv = ["x", "-opt", sys.argv[1]]\n{0}_pipeline(os.getcwd())'
+    )
+    environment = dict(os.environ, PYTHONPATH=str(repository))
+    folder = train(write_options('train', **changes))
+    weights_file = str(folder / 'models' / 'net_g_latest.pth')
+    tested = run_test(write_options('test', **{'path:pretrain_network_g': weights_file}))
+    (workplace / 'stock').mkdir()
+    for kind, made in (('train', folder), ('test', tested)):
+        done = subprocess.run(
+            [sys.executable, '-c', command.format(kind), str(made / 'options.yml')], cwd=workplace / 'stock',
+            env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-2000:]
+    assert (workplace / 'stock' / 'experiments' / 'run' / 'models' / 'net_g_latest.pth').is_file()
+
+
+def test_a_log_that_cannot_be_written_ends_a_test_with_one_message(write_options, workplace, monkeypatch, capsys):
+    def emit(handler, record):
+        try:
+            raise OSError(errno.ENOSPC, 'No space left on device')
+        except OSError:
+            handler.handleError(record)
+
+    monkeypatch.setattr('logging.FileHandler.emit', emit)
+    assert main(['test', '-opt', str(write_options('test'))]) == 2
+    message = capsys.readouterr().err
+    assert f'error: the disk of {workplace / "results" / "run"} is full; make room on it' in message
+    assert 'Traceback' not in message
+    assert [p.name for p in workplace.iterdir()] == ['test.yml']
