@@ -140,7 +140,7 @@ def _row(source: FoundSet, more: Mapping[str, object]) -> dict[str, object]:
 
 def _verify_set(pairs: Pairs, stores: Sequence[Path], bar: Callable[[Iterable], Iterable]) -> None:
     """Check a set that is there: sound by itself, made of these files, and whole but for pairs that are broken."""
-    problems = pair_problems(*stores)
+    problems = pair_problems(stores[0], stores[1])
     for store, side in zip(stores, (pairs.inputs, pairs.targets), strict=True):
         problems += store_problems(store, bar) or source_problems(store, side)
     if not problems:
@@ -148,7 +148,7 @@ def _verify_set(pairs: Pairs, stores: Sequence[Path], bar: Callable[[Iterable], 
         problems += [
             f'{stores[0]}: {stem!r} is missing, and its files are sound'
             for stem in pairs.inputs
-            if stem not in stored and pair_is_usable(stem, pairs.inputs[stem], pairs.targets[stem])
+            if stem not in stored and pair_is_usable(stem, pairs.inputs[stem], pairs.targets[pairs.target_of(stem)])
         ]
     if problems:
         raise InputError(
