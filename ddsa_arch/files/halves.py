@@ -10,6 +10,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from ddsa_arch.errors import InputError
 from ddsa_arch.files.images import encode_image, read_image
@@ -60,8 +61,13 @@ class HalfImage:
         return encode_image(np.ascontiguousarray(self.read()), '.png')
 
     def byte_size(self) -> int:
-        """Return a number of bytes that the PNG does not exceed."""
-        return self.read().nbytes + HEADER_ROOM
+        """Return a number of bytes that the PNG does not exceed, from the file's header; 0 for a broken file."""
+        try:
+            with Image.open(self.path) as header:
+                width, height = header.size
+        except (OSError, SyntaxError, ValueError):
+            return 0
+        return width * height * 3 // 2 + height + HEADER_ROOM
 
 
 @functools.lru_cache(DECODED)

@@ -282,10 +282,12 @@ def _pair_one_folder(folder: str | Path, match: str, roles: tuple[str, str], str
             others.append(file)
     if groups[''] or not groups['rainy'] or not groups['clean']:
         shown = ', '.join(f'{pattern} ({count})' for pattern, count in _patterns(files).items()) or 'none'
+        both = f'{roles[0]} and {roles[1]} are both {folder}; name the clean images as {roles[1]}'
+        no_set = f'{roles[0]}: no set in {folder}; wanted input.lmdb and target.lmdb there, or folders input and target'
         raise InputError(
-            f'{roles[0]} and {roles[1]} are both {folder}; name the clean images as {roles[1]}. If both sides lie '
-            f'there, their names do not tell which is which (images: {shown}); say so: {HOW}. If each file holds both '
-            'halves: --match left_clean or --match right_clean'
+            f'{no_set if roles[0] == roles[1] else both}. If both sides lie there, their names do not tell which is '
+            f'which (images: {shown}); say so: {HOW}. If each file holds both halves: --match left_clean or --match '
+            'right_clean'
         )
     pairs = pair_files(
         groups['rainy'], groups['clean'], f'the rainy images of {folder}', f'the clean images of {folder}', strays,
