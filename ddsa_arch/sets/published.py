@@ -111,7 +111,7 @@ def _place(folder: Path, side: str) -> str:
     fixed = _fixed(side)
     rest = side[len(fixed) :].lstrip('/')
     start = (_below(folder, side) if fixed else None) or folder
-    return os.path.join(start, rest)
+    return os.path.join(start, rest) if rest else str(start)
 
 
 def _rain_ds() -> Iterator[Published]:

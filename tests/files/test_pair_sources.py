@@ -128,7 +128,7 @@ def test_both_sides_in_one_folder_are_told_by_words(tmp_path):
     root = put(tmp_path / 'RainTrainH', *(f'{kind}-{i}.png' for kind in kinds for i in (1, 2, 10)))
     pairs = find_pairs(root)
     assert [(a, b) for a, _, b in found(pairs).values()] == [(f'rain-{i}.png', f'norain-{i}.png') for i in (1, 2, 10)]
-    assert pairs.passed_over == [f'{root}: 3 images {kind}-#, no side of a pair' for kind in kinds[2:]]
+    assert sorted(pairs.passed_over) == [f'{root}: 3 images {k}-#, no side of a pair' for k in sorted(kinds[2:])]
     assert pairs.told.startswith('rain-# are rainy, norain-# clean; ')
 
 
@@ -241,5 +241,5 @@ def test_missing_files_of_a_list_are_named_with_their_line(tmp_path):
         f'{tmp_path / "l.txt"}: 2 images are not below {tmp_path}:', '  line 1: b.png', '  line 3: c.png'
     ]  # fmt: skip
     (tmp_path / 'l.txt').write_text('a.png\n')
-    with pytest.raises(InputError, match='line 1: .* is not two paths'):
+    with pytest.raises(InputError, match=r'line 1: .* is not two paths'):
         pair_list(tmp_path / 'l.txt')
