@@ -12,9 +12,12 @@ import numpy as np
 import yaml
 
 from ddsa_arch.data.image_source import ImageSource
+from ddsa_arch.data.pair_opening import PairedSources
 from ddsa_arch.errors import InputError, did_you_mean
 from ddsa_arch.files.images import IMAGE_SUFFIXES, natural_key, some
 from ddsa_arch.files.lmdb_store import is_store
+from ddsa_arch.files.name_rules import AUTO, match_names
+from ddsa_arch.files.pair_sources import is_pattern
 
 RAINY = 'Rainy'  # the inputs, as a method of their own
 ONLY_SET = 'images'  # of image folders without a name of a set
@@ -174,23 +177,51 @@ def find_sources(
         found[name or sets[0]] = ImageSource(str(Path(folder).expanduser()), flag)
     for name in sets:
         if name not in found:
-            root = _tested_root(methods, name, key)
-            if root is not None:
-                found[name] = ImageSource(str(root), flag)
+            source = _tested_source(methods, name, key, flag)
+            if source is not None:
+                found[name] = source
     return found
 
 
-def _tested_root(methods: Sequence[Method], set_name: str, key: str) -> Path | None:
-    """Return the folder from which a tested run took its images; paths are relative to where it ran."""
+def name_as_images(source: ImageSource, methods: Iterable[Method], set_name: str) -> None:
+    """Name targets or inputs, in place, as the images of the methods that belong to them, where none has its name.
+
+    Where no rule of ``files.name_rules`` tells which belong to which, they stay as they are.
+    """
+    names: set[str] = set().union(*(method.stems(set_name) for method in methods if set_name in method.sets))
+    if not names or names & source.found.keys():
+        return
+    ordered = sorted(names, key=natural_key)
+    try:
+        partner = match_names(ordered, source.found, AUTO, set_name, source.root).partner
+    except InputError:
+        return
+    used = set(partner.values())
+    alone = {key: found for key, found in source.found.items() if key not in used}
+    source.found = {name: source.found[target] for name, target in partner.items()} | alone
+
+
+def _tested_source(methods: Sequence[Method], set_name: str, key: str, flag: str) -> ImageSource | None:
+    """Return the images of one side that a tested run took; paths are relative to where it ran."""
     for method in methods:
         for dataset in (method.options.get('datasets') or {}).values():
             root = dataset.get(key)
             if dataset.get('name') != set_name or not root:
                 continue
             for start in (Path(), method.path.resolve().parent.parent):  # here, and where results/NAME was made
-                if (start / root).exists():
-                    return start / root
+                if (start / root).exists() or is_pattern(root):
+                    return _side_of_set(dataset, start, key, flag)
     return None
+
+
+def _side_of_set(dataset: Mapping[str, Any], start: Path, key: str, flag: str) -> ImageSource:
+    """Open one side of a set as its test has opened it."""
+    lq, gt, listed = (dataset.get(name) for name in ('dataroot_lq', 'dataroot_gt', 'pairs_file'))
+    if not lq or not gt:
+        return ImageSource(str(start / dataset[key]), flag)
+    rule = dataset.get('match') or AUTO
+    sides = PairedSources(str(start / lq), str(start / gt), (flag, flag), rule, str(start / listed) if listed else None)
+    return sides.inputs if key == 'dataroot_lq' else sides.named_as_inputs()
 
 
 def common_sets(methods: Sequence[Method]) -> list[str]:

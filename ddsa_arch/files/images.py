@@ -7,10 +7,10 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -143,14 +143,41 @@ class ZippedImage:
             raise InputError(f'{self}: damaged ({error}); download the archive again') from error
 
 
-ImageFile = Path | ZippedImage
+class MadeImage(Protocol):
+    """An image that is made of a file, such as a half of it, and read like one."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def stem(self) -> str: ...
+
+    @property
+    def suffix(self) -> str: ...
+
+    def read_bytes(self) -> bytes:
+        """Return the image in the format of its suffix."""
+        ...
+
+    def read(self) -> np.ndarray:
+        """Return its pixels, ``(H, W, 3)`` uint8 BGR."""
+        ...
+
+    def byte_size(self) -> int:
+        """Return a number of bytes that the encoded image does not exceed."""
+        ...
+
+
+ImageFile = Path | ZippedImage | MadeImage
 File = TypeVar('File', bound=ImageFile)
 
 
 def byte_size(file: ImageFile) -> int:
-    """The size of a file in bytes, without reading it."""
+    """The size of a file in bytes, without reading it; of an image that is made of a file, what it does not exceed."""
     if isinstance(file, ZippedImage):
         return file.info.file_size
+    if not isinstance(file, Path):
+        return file.byte_size()
     try:
         return file.stat().st_size
     except OSError as error:
@@ -229,23 +256,30 @@ def files_in(folder: str | Path, role: str = 'folder') -> list[Path]:
 
 
 def check_partners(
-    inputs: Mapping[str, object], targets: Mapping[str, object], input_name: str, target_name: str
+    lonely_inputs: Sequence[str], lonely_targets: Sequence[str], input_name: str, target_name: str, told: str
 ) -> None:
-    """Check that every stem stands on both sides.
+    """Check that every image has a partner.
+
+    Args:
+        lonely_inputs: names of rainy images without one.
+        lonely_targets: names of clean images without one.
+        input_name: of the rainy side.
+        target_name: of the clean side.
+        told: how pairs match.
 
     Raises:
-        InputError: naming the stems without a partner, and on which side they are missing.
+        InputError: naming the images without a partner, and on which side they are missing.
     """
-    lonely_inputs = sorted(inputs.keys() - targets.keys())
-    lonely_targets = sorted(targets.keys() - inputs.keys())
     if not lonely_inputs and not lonely_targets:
         return
     parts = []
     if lonely_inputs:
-        parts.append(f'{len(lonely_inputs)} of {input_name} have no partner in {target_name}: {some(lonely_inputs)}')
+        names = some(sorted(lonely_inputs))
+        parts.append(f'{len(lonely_inputs)} of {input_name} have no partner in {target_name}: {names}')
     if lonely_targets:
-        parts.append(f'{len(lonely_targets)} of {target_name} have no partner in {input_name}: {some(lonely_targets)}')
-    raise InputError(f'{"; ".join(parts)}. Add the missing images or remove the lonely ones (pairs match by stem)')
+        names = some(sorted(lonely_targets))
+        parts.append(f'{len(lonely_targets)} of {target_name} have no partner in {input_name}: {names}')
+    raise InputError(f'{"; ".join(parts)}. Add the missing images or remove the lonely ones (pairs match by {told})')
 
 
 def some(names: Iterable[str]) -> str:

@@ -233,6 +233,7 @@ class StoreWriter:
         self.transaction.commit()
         self.pending = False
         self.environment.sync(True)
+        self._write_last_page()
         stored = self.environment.stat()['entries']
         if stored != len(self.entries):
             raise InputError(f'{self.part} holds {stored} images, wanted {len(self.entries)}; run the command again')
@@ -241,6 +242,13 @@ class StoreWriter:
             meta.writelines(lines)
             meta.flush()
             os.fsync(meta.fileno())
+
+    def _write_last_page(self) -> None:
+        """Lengthen the file to its last page, which LMDB leaves out if it is free; readers take it for cut off else."""
+        size = (self.environment.info()['last_pgno'] + 1) * self.environment.stat()['psize']
+        data = self.part / 'data.mdb'
+        if data.stat().st_size < size:
+            os.truncate(data, size)
 
     def close(self) -> None:
         if self.pending:

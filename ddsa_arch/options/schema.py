@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ddsa_arch.files.name_rules import MATCHES
 from ddsa_arch.models.restore import PLAIN
 from ddsa_arch.ops.patches import AUGMENTATIONS
 from ddsa_arch.ops.tiling import TILE_WEIGHTS
@@ -148,6 +149,10 @@ DATASET: Section = {
     'type': Key(str, 'PairedRainDataset', 'Pairs of images; RenderedRainDataset renders rain on clean ones.'),
     'dataroot_lq': Key(str, None, 'Rainy images: a folder or an X.lmdb, relative to where the command runs.'),
     'dataroot_gt': Key(str, None, 'Clean images, likewise; may be absent in tests without targets.'),
+    'match': Key(
+        str, 'auto', 'Which clean image belongs to which rainy one; told by the names with auto.', choices=MATCHES
+    ),
+    'pairs_file': Key(str, None, 'Text file of pairs, a rainy and a clean path a line, below dataroot_lq or the list.'),
     'dataroot_streaks': Key(str, None, 'Streak layers for rendered rain, likewise; drawn streaks when absent.'),
     'dataroot_real': Key(str, None, 'Rainy photos without targets, likewise, for SemiRainDataset.'),
     'exclude_keys': Key(str, None, 'Text file of images to leave out, one name without suffix a line; likewise.'),

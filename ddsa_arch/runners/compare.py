@@ -20,6 +20,7 @@ from ddsa_arch.comparison.runs import (
     common_sets,
     compared_set,
     find_sources,
+    name_as_images,
     read_methods,
 )
 from ddsa_arch.comparison.scores import SCORES
@@ -125,6 +126,9 @@ def _compare(
     names = common_sets(methods)
     clean = find_sources(targets, methods, 'dataroot_gt', '--target', names)
     rainy = find_sources(inputs, methods, 'dataroot_lq', '--input', names)
+    for of_sets in (clean, rainy):
+        for name, source in of_sets.items():
+            name_as_images(source, methods, name)
     if rainy and RAINY not in [method.name for method in methods]:
         methods = [Method(RAINY, Path(next(iter(rainy.values())).root), dict(rainy)), *methods]
     candidates = [method.name for method in methods]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import re
 import sys
 import time
@@ -15,9 +14,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ddsa_arch.errors import InputError
-from ddsa_arch.files.images import ImageFile, files_in
+from ddsa_arch.files.images import ImageFile
 from ddsa_arch.files.lmdb_store import is_store, read_entries
-from ddsa_arch.files.matching import SIDES, pair_files
+from ddsa_arch.files.matching import SIDES
+from ddsa_arch.files.name_rules import AUTO, KEY_RULES, LEFT_CLEAN, MATCHES, RIGHT_CLEAN
+from ddsa_arch.files.pair_lists import pair_list
+from ddsa_arch.files.pair_sources import find_pairs, pair_halves
 from ddsa_arch.files.tables import markdown_table
 from ddsa_arch.runners import data_audit, data_download, data_prepare, data_speed, data_synth
 from ddsa_arch.sets.pair_stores import write_pair_stores
@@ -35,46 +37,58 @@ MODULES = (
 
 
 def make_lmdb(
-    input_dir: str | Path,
-    target_dir: str | Path,
+    input_dir: str | Path | None,
+    target_dir: str | Path | None,
     out: str | Path,
     pairs: str | None = None,
     skip_bad: bool = False,
     progress: bool = False,
+    match: str = AUTO,
+    pairs_file: str | Path | None = None,
+    halves: str | Path | None = None,
 ) -> tuple[tuple[Path, Path], list[str]]:
-    """Make ``out/input.lmdb`` and ``out/target.lmdb`` from two folders of images paired by stem.
+    """Make ``out/input.lmdb`` and ``out/target.lmdb`` from images that are paired by their names.
 
     Args:
-        input_dir: rainy images.
-        target_dir: clean images; suffixes may differ between the folders.
+        input_dir: rainy images: a folder, or a pattern with ``*``; with ``pairs_file`` where its paths begin.
+        target_dir: clean images, likewise; suffixes may differ. None where ``input_dir`` holds both sides.
         out: made if it is missing.
         pairs: such as ``1-180``: only these, counted from 1 in the natural order of the names.
         skip_bad: leave out what cannot be used instead of raising.
         progress: show a bar.
+        match: which clean image belongs to which rainy one, see ``files.name_rules``.
+        pairs_file: a list of pairs, see ``files.pair_lists``.
+        halves: a folder of files that hold a pair each, instead of the two folders.
 
     Returns:
-        The two stores, and a sentence for each file that is not in them.
+        The two stores, the rule that made the pairs, and a sentence for each file that is not in them.
 
     Raises:
-        InputError: see ``pair_files`` and ``write_pair_stores``; nothing is left behind.
+        InputError: see ``find_pairs`` and ``write_pair_stores``; nothing is left behind.
     """
-    if os.path.realpath(input_dir) == os.path.realpath(target_dir):
-        raise InputError(f'--input and --target are both {input_dir}; name the clean images as --target')
-    found = pair_files(
-        files_in(input_dir, '--input'), files_in(target_dir, '--target'), str(input_dir), str(target_dir)
-    )
-    stems = _select(list(found.inputs), pairs)
-    found.inputs = {stem: found.inputs[stem] for stem in stems}
-    found.targets = {stem: found.targets[stem] for stem in stems}
-    looked_at = stems[:: max(1, len(stems) // COMPARED)]
-    if stems and all(_one_file(found.inputs[stem], found.targets[stem]) for stem in looked_at):
+    if halves is not None:
+        if input_dir or target_dir or pairs_file:
+            raise InputError('--halves stands for both sides; drop --input, --target and --pairs-file')
+        found = pair_halves(halves, match)
+    elif pairs_file is not None:
+        if target_dir:
+            raise InputError('--pairs-file names both sides; drop --target')
+        found = pair_list(pairs_file, input_dir)
+    elif input_dir:
+        found = find_pairs(input_dir, target_dir, match)
+    else:
+        raise InputError('no images given; name them with --input and --target, with --halves or with --pairs-file')
+    found.keep(_select(list(found.inputs), pairs))
+    keys = list(found.inputs)
+    looked_at = keys[:: max(1, len(keys) // COMPARED)]
+    if keys and all(_one_file(found.inputs[key], found.targets[found.target_of(key)]) for key in looked_at):
         raise InputError(
-            f'{input_dir} and {target_dir}: input and target are one file in all of {len(looked_at)} pairs looked at; '
-            'name the clean images as --target'
+            f'input and target are one file in all of {len(looked_at)} pairs looked at, such as '
+            f'{found.inputs[keys[0]]}; name the clean images as --target'
         )
     bar = partial(tqdm, unit='pair', desc=Path(out).name, disable=None if progress else True)
     stores, notes = write_pair_stores(found, out, bar, skip_bad)
-    return stores, [f'passed over {file}' for file in found.passed_over] + notes
+    return stores, [f'matched by: {found.rule}, {found.told}', *(f'passed over {f}' for f in found.passed_over), *notes]
 
 
 def _one_file(rainy: ImageFile, clean: ImageFile) -> bool:
@@ -93,12 +107,15 @@ def _select(stems: list[str], pairs: str | None) -> list[str]:
     return stems[first - 1 : last]
 
 
-def verify(paths: Sequence[str | Path], progress: bool = False) -> tuple[list[tuple[Path, int]], list[str]]:
+def verify(
+    paths: Sequence[str | Path], progress: bool = False, match: str = AUTO
+) -> tuple[list[tuple[Path, int]], list[str]]:
     """Check stores: counts, meta_info.txt against the database, every image, and the two sides of a set.
 
     Args:
         paths: stores ``X.lmdb``, or folders with ``input.lmdb`` and ``target.lmdb``.
         progress: show a bar.
+        match: the rule for the keys of the two sides, see ``files.name_rules``.
 
     Returns:
         The stores with the number of their images, and all that is wrong, one sentence each.
@@ -113,7 +130,7 @@ def verify(paths: Sequence[str | Path], progress: bool = False) -> tuple[list[tu
             stores.append(path)
         elif any(store.is_dir() for store in pair):
             stores += pair
-            problems += pair_problems(*pair)
+            problems += pair_problems(pair[0], pair[1], match)
         else:
             raise InputError(f'{path}: neither an X.lmdb nor a folder with input.lmdb and target.lmdb')
     counts = []
@@ -132,9 +149,14 @@ def parser() -> argparse.ArgumentParser:
         module.add_arguments(command)
         command.set_defaults(run=module.run)
 
-    lmdb = commands.add_parser('lmdb', help='two folders of images to two LMDBs')
-    lmdb.add_argument('--input', required=True, metavar='DIR', help='rainy images')
-    lmdb.add_argument('--target', required=True, metavar='DIR', help='clean images of the same names')
+    lmdb = commands.add_parser('lmdb', help='image files to two LMDBs')
+    lmdb.add_argument('--input', metavar='DIR', help="rainy images: a folder, or 'DIR/rain-*.png' in quotes")
+    lmdb.add_argument('--target', metavar='DIR', help='clean images, likewise (default: --input holds both sides)')
+    lmdb.add_argument('--match', default=AUTO, choices=MATCHES, help='which clean image belongs to which rainy one')
+    lmdb.add_argument('--halves', metavar='DIR', help='files that hold a pair each, instead of --input and --target')
+    lmdb.add_argument('--clean', choices=('left', 'right'), help='the clean half of --halves (default: guessed)')
+    lmdb.add_argument('--pairs-file', metavar='LIST', help='two paths a line, instead of --input and --target')
+    lmdb.add_argument('--root', metavar='DIR', help='where the paths of LIST begin (default: beside LIST)')
     lmdb.add_argument('--out', required=True, metavar='DIR', help='gets input.lmdb and target.lmdb')
     lmdb.add_argument('--pairs', metavar='FIRST-LAST', help='only these, in the natural order of the names')
     lmdb.add_argument('--skip-bad', action='store_true', help='leave out pairs that cannot be used, and name them')
@@ -142,6 +164,7 @@ def parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser('verify', help='check LMDBs; exit code 1 names what is wrong')
     check.add_argument('paths', nargs='+', metavar='LMDB', help='X.lmdb, or a folder with input.lmdb and target.lmdb')
+    check.add_argument('--match', default=AUTO, choices=KEY_RULES, help='rule for the keys of the two sides')
     check.set_defaults(run=_run_verify)
     return top
 
@@ -149,7 +172,24 @@ def parser() -> argparse.ArgumentParser:
 def _run_lmdb(args: argparse.Namespace) -> int:
     start = time.perf_counter()
     shown = sys.stderr.isatty()
-    stores, notes = make_lmdb(args.input, args.target, args.out, args.pairs, args.skip_bad, shown)
+    match = args.match
+    if args.clean:
+        if args.halves is None:
+            raise InputError('--clean says which half is clean; name the files with --halves')
+        match = {'left': LEFT_CLEAN, 'right': RIGHT_CLEAN}[args.clean]
+    if args.root and not args.pairs_file:
+        raise InputError('--root says where the paths of a list begin; name the list with --pairs-file')
+    stores, notes = make_lmdb(
+        args.root or args.input,
+        args.target,
+        args.out,
+        args.pairs,
+        args.skip_bad,
+        shown,
+        match,
+        args.pairs_file,
+        args.halves,
+    )
     rows = [(s, len(read_entries(s)), f'{(s / "data.mdb").stat().st_size / MEBIBYTE:.1f}') for s in stores]
     print('\n'.join([markdown_table(rows, ('LMDB', 'images', 'MiB')), *notes]))
     print(f'made in {time.perf_counter() - start:.1f} s')
@@ -157,7 +197,7 @@ def _run_lmdb(args: argparse.Namespace) -> int:
 
 
 def _run_verify(args: argparse.Namespace) -> int:
-    counts, problems = verify(args.paths, sys.stderr.isatty())
+    counts, problems = verify(args.paths, sys.stderr.isatty(), args.match)
     print('\n'.join(problems) or markdown_table(counts, ('sound LMDB', 'images')))
     return 1 if problems else 0
 

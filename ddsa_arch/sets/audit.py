@@ -15,12 +15,14 @@ import numpy as np
 from tqdm import tqdm
 
 from ddsa_arch.data.image_source import ImageSource
+from ddsa_arch.data.pair_opening import open_set
 from ddsa_arch.errors import InputError
 from ddsa_arch.files import lmdb_store
 from ddsa_arch.files.atomic import write_text
 from ddsa_arch.files.images import decode_image, natural_key, some
 from ddsa_arch.files.key_lists import COMMENT
-from ddsa_arch.files.matching import SIDES, find_sides
+from ddsa_arch.files.matching import SIDES
+from ddsa_arch.files.name_rules import AUTO
 from ddsa_arch.sets import audit_report, pair_faults
 from ddsa_arch.sets.audit_report import KINDS, Finding, Picture, Targets, duplicate_findings, leak_findings
 from ddsa_arch.sets.near_duplicates import THUMBNAIL, find_copies, group_copies, is_flat, thumbnail
@@ -49,9 +51,18 @@ class PairSet:
     role: str
     sources: dict[str, ImageSource]
     targets: Targets
+    partner: dict[str, str]  # the key of the clean image of each rainy one
     looked: list[Looked] = field(default_factory=list)
     # (N, 64, 64) uint8 of ``targets.searched``: of equal files the first alone
     thumbnails: np.ndarray = field(default_factory=lambda: np.empty((0, THUMBNAIL, THUMBNAIL), np.uint8))
+
+    def target_of(self, key: str) -> str:
+        """Return the key of the clean image of a pair."""
+        return self.partner.get(key, key)
+
+    def key_of(self, side: str, key: str) -> str:
+        """Return the key of a pair's image on one side."""
+        return self.target_of(key) if side == 'target' else key
 
 
 @dataclass(frozen=True)
@@ -66,16 +77,22 @@ class AuditSummary:
 
 
 def audit(
-    train: Sequence[str | Path], tests: Sequence[str | Path], out: str | Path, progress: bool = False
+    train: Sequence[str | Path],
+    tests: Sequence[str | Path],
+    out: str | Path,
+    progress: bool = False,
+    match: str = AUTO,
 ) -> AuditSummary:
     """Search sets for test images among the training images, for duplicates within each set, and for faulty pairs.
 
     Args:
-        train: sets; each is a folder with ``input.lmdb`` and ``target.lmdb``, or with folders ``input`` and ``target``.
+        train: sets; each is a folder with ``input.lmdb`` and ``target.lmdb``, with folders ``input`` and ``target`` (or
+            others of known names), or one that holds both sides.
         tests: likewise.
         out: gets ``audit.csv``, ``report.html`` and ``exclude_keys.txt``; with several training sets
             ``exclude_keys_1.txt`` and so on, in their order. Made if it is missing.
         progress: show bars.
+        match: the rule by which rainy and clean images of each set are paired, see ``files.name_rules``.
 
     Returns:
         The findings. A broken image or one without a partner is among them, and no error.
@@ -86,7 +103,7 @@ def audit(
     if not train and not tests:
         raise InputError('no set to audit; give --train SET, --test SET or both')
     bar = partial(tqdm, disable=None if progress else True)
-    sets = _open_sets(train, tests)
+    sets = _open_sets(train, tests, match)
     out = Path(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -111,7 +128,7 @@ def audit(
 # --- sets --------------------------------------------------------------------------------------------------
 
 
-def _open_sets(train: Sequence[str | Path], tests: Sequence[str | Path]) -> list[PairSet]:
+def _open_sets(train: Sequence[str | Path], tests: Sequence[str | Path], match: str) -> list[PairSet]:
     """Open the sets and name them by their folders; by the whole path where two folders have one name."""
     given = [(Path(path), TRAIN) for path in train] + [(Path(path), TEST) for path in tests]
     twice = [str(path) for path, count in Counter(path.resolve() for path, _ in given).items() if count > 1]
@@ -120,13 +137,14 @@ def _open_sets(train: Sequence[str | Path], tests: Sequence[str | Path]) -> list
     names = Counter(path.resolve().name for path, _ in given)
     sets = []
     for path, role in given:
-        sources = {}
-        for side, root in zip(SIDES, find_sides(path, f'--{role}'), strict=True):
-            sources[side] = ImageSource(str(root), f'--{role}')
-            if sources[side].is_store:
-                lmdb_store.stored_keys(root)  # without its database it is wrong input, not thousands of findings
+        opened = open_set(path, f'--{role}', match)
+        sources = dict(zip(SIDES, (opened.inputs, opened.targets), strict=True))
+        for source in sources.values():
+            if source.is_store:
+                lmdb_store.stored_keys(source.root)  # without its database it is wrong input, not thousands of findings
+        partner = opened.loose_partner()
         name = path.resolve().name if names[path.resolve().name] == 1 else str(path)
-        pair_set = PairSet(name, role, sources, Targets(name))
+        pair_set = PairSet(name, role, sources, Targets(name), partner)
         unwritable = [repr(key) for key in _keys(pair_set) if not _can_be_listed(key)]
         if unwritable:
             raise InputError(
@@ -143,8 +161,10 @@ def _can_be_listed(key: str) -> bool:
 
 
 def _keys(pair_set: PairSet) -> list[str]:
-    """Return the keys of both sides in natural order."""
-    keys = {key for source in pair_set.sources.values() for key in source.found}
+    """Return the keys of all pairs in natural order, and of images of either side that are of no pair."""
+    rainy, clean = (pair_set.sources[side].found for side in SIDES)
+    used = set(pair_set.partner.values())
+    keys = {*rainy, *(key for key in clean if key not in used)}
     return sorted(keys, key=lambda key: (natural_key(key), key))
 
 
@@ -155,7 +175,7 @@ def _look(pair_set: PairSet, bar: Callable[..., Iterable]) -> None:
     """Read every image once, on all cores."""
     keys = _keys(pair_set)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        looks = pool.map(partial(_look_at_pair, pair_set.sources), keys)
+        looks = pool.map(partial(_look_at_pair, pair_set), keys)
         pair_set.looked = list(bar(looks, total=len(keys), unit='pair', desc=pair_set.name))
     thumbnails = []
     for looked in pair_set.looked:
@@ -165,20 +185,23 @@ def _look(pair_set: PairSet, bar: Callable[..., Iterable]) -> None:
             pair_set.targets.searched.append(looked.digest)
             thumbnails.append(looked.thumbnail)
         pair_set.targets.groups.setdefault(looked.digest, []).append(looked.key)
+        pair_set.targets.files[looked.key] = pair_set.target_of(looked.key)
     if thumbnails:
         pair_set.thumbnails = np.stack(thumbnails)
 
 
-def _look_at_pair(sources: dict[str, ImageSource], key: str) -> Looked:
+def _look_at_pair(pair_set: PairSet, key: str) -> Looked:
+    sources = pair_set.sources
     looked = Looked(key)
     images, grays = {}, {}
     for side, source in sources.items():
-        if key not in source.found:
+        own = pair_set.key_of(side, key)
+        if own not in source.found:
             other = next(name for name in SIDES if name != side)
             looked.faults.append((audit_report.NO_PARTNER, f'in {sources[other].root}, not in {source.root}'))
             continue
         try:
-            data, images[side] = _read(source, key)
+            data, images[side] = _read(source, own)
         except InputError as error:
             looked.faults.append((audit_report.BROKEN, str(error)))
             continue
@@ -200,12 +223,12 @@ def _read(source: ImageSource, key: str) -> tuple[bytes, np.ndarray]:
     if source.is_store:
         data = lmdb_store.read_value(source.root, key)
         return data, decode_image(data, f'{source.root}, {key}')
-    path = source.path(key)
+    file = source.found[key]
     try:
-        data = Path(path).read_bytes()
+        data = source.content(key)
     except OSError as error:
-        raise InputError(f'{path}: cannot be read ({error.strerror})') from error
-    return data, decode_image(data, path)
+        raise InputError(f'{file}: cannot be read ({error.strerror})') from error
+    return data, decode_image(data, str(file))
 
 
 # --- findings ----------------------------------------------------------------------------------------------
@@ -259,8 +282,9 @@ def _picture(sets: dict[str, PairSet], finding: Finding) -> Picture:
     images = []
     for name, side, key in places:
         source = sets[name].sources[side]
+        own = sets[name].key_of(side, key)
         try:
-            images.append((f'{name}, {side}, {key}', source.read(key)))
+            images.append((f'{name}, {side}, {own}', source.read(own)))
         except (InputError, KeyError):
             continue  # a flat target whose input is broken or missing, which is a finding of its own
     return Picture(title, images)

@@ -76,6 +76,7 @@ class Targets:
     name: str
     groups: dict[bytes, list[str]] = field(default_factory=dict)  # by the file's digest, in the order of the set
     searched: list[bytes] = field(default_factory=list)  # the digest of each thumbnail
+    files: dict[str, str] = field(default_factory=dict)  # the key of the clean image of each pair that has another
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,9 @@ def duplicate_findings(targets: Targets, matches: Iterable[Match]) -> list[Findi
     """
     near = {targets.searched[match.query]: match for match in matches}
     findings = []
-    for digest, keys in targets.groups.items():
+    for digest, members in targets.groups.items():
         match = near.get(digest)
+        keys = list({targets.files.get(key, key): key for key in reversed(members)}.values())[::-1]  # one of each file
         first = keys[0] if match is None else targets.groups[targets.searched[match.reference]][0]
         place = targets.name, first, *_likeness(match)
         findings += [Finding(DUPLICATE, targets.name, key, *place) for key in keys if key != first]

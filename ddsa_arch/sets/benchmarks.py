@@ -15,7 +15,7 @@ class Benchmark:
 
     Attributes:
         name: of the set, and of its folder under ``datasets/``.
-        pairs: how many it has.
+        pairs: how many it has; 0 if that is not known to us.
         folders: names of a folder that holds its ``input`` and ``target``, in lower case.
         surplus: pairs of unequal sizes that some releases have beyond ``pairs``.
         strays: stems that were shipped by mistake.

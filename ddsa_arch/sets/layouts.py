@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from ddsa_arch.errors import InputError
 from ddsa_arch.files.archives import open_archive
 from ddsa_arch.files.images import ImageFile, ZippedImage, files_in
-from ddsa_arch.files.matching import SIDES
+from ddsa_arch.files.matching import SIDES, Pairs, pair_files
 from ddsa_arch.sets.benchmarks import BENCHMARKS, Benchmark
+from ddsa_arch.sets.published import Published, names, published_in
 
 DEEPEST = 5  # folders below the root that are searched
 LAYOUTS = 'train/Rain13K, train, Rain13K/train, test/SET or SET, each with input and target in it'
@@ -33,6 +35,7 @@ class FoundSet:
         sides: where its ``input`` and its ``target`` lie, likewise.
         files: all files of its ``input`` and of its ``target``.
         zipped: whether they lie in an archive.
+        finder: finds the pairs of a set in a layout of its own.
     """
 
     benchmark: Benchmark
@@ -40,6 +43,17 @@ class FoundSet:
     sides: tuple[str, str]
     files: tuple[Sequence[ImageFile], Sequence[ImageFile]]
     zipped: bool
+    finder: Callable[[], Pairs] | None = None
+
+    def pairs(self) -> Pairs:
+        """Pair the files.
+
+        Raises:
+            InputError: they are no pairs.
+        """
+        if self.finder:
+            return self.finder()
+        return pair_files(*self.files, *self.sides, self.benchmark.strays)
 
 
 def find_sets(root: str | Path) -> tuple[dict[str, FoundSet], list[str]]:
@@ -57,14 +71,18 @@ def find_sets(root: str | Path) -> tuple[dict[str, FoundSet], list[str]]:
     """
     root = Path(root)
     if root.suffix.lower() == '.zip' and root.is_file():
-        folders, archives = list[Path](), [root]
+        folders, archives, own = list[Path](), [root], list[tuple[Path, Published]]()
     elif root.is_dir():
-        folders, archives = _search(root)
+        folders, archives, own = _search(root)
     else:
         raise InputError(f'--root: no folder or zip archive {root}')
-    candidates: list[FoundSet] = []
+    candidates = [
+        FoundSet(each.benchmark, str(folder), ('', ''), ([], []), False, partial(each.find, folder))
+        for folder, each in own
+    ]
+    taken = {folder for folder, _ in own}
     unknown: list[str] = []
-    for folder in folders:
+    for folder in (folder for folder in folders if folder not in taken):
         name = folder.resolve().name  # of '.', too
         sides = {entry.name.lower(): entry for entry in folder.iterdir()}
         first, second = (sides[side] for side in SIDES)
@@ -92,7 +110,7 @@ def find_sets(root: str | Path) -> tuple[dict[str, FoundSet], list[str]]:
             f'--root: no set in {root}{seen}; wanted {LAYOUTS}, unpacked or in a zip archive. '
             'For a set of your own: ddsa data lmdb'
         )
-    order = list(BENCHMARKS)
+    order = [*BENCHMARKS, *names()]
     return {name: chosen[name] for name in sorted(chosen, key=order.index)}, unknown
 
 
@@ -103,21 +121,25 @@ def _named(folder_name: str) -> Benchmark | None:
     return None
 
 
-def _search(root: Path) -> tuple[list[Path], list[Path]]:
-    """Find folders with both sides in them, and zip archives, in order of their paths; links are followed once."""
-    folders, archives, seen = [], [], set()
-    for place, names, files in os.walk(root, followlinks=True):
+def _search(root: Path) -> tuple[list[Path], list[Path], list[tuple[Path, Published]]]:
+    """Find folders with both sides in them, zip archives, and sets in layouts of their own, in order of their paths.
+
+    Links are followed once.
+    """
+    folders, archives, own, seen = [], [], [], set()
+    for place, below, files in os.walk(root, followlinks=True):
         identity = os.stat(place)
         depth = len(Path(place).relative_to(root).parts)
         if (identity.st_dev, identity.st_ino) in seen or depth > DEEPEST:
-            names.clear()
+            below.clear()
             continue
         seen.add((identity.st_dev, identity.st_ino))
         archives += [Path(place, file) for file in files if file.lower().endswith('.zip') and not file.startswith('.')]
-        if {name.lower() for name in names} >= set(SIDES):
+        own += [(Path(place), published) for published in published_in(Path(place))]
+        if {name.lower() for name in below} >= set(SIDES):
             folders.append(Path(place))
-        names[:] = [n for n in names if n.lower() not in SIDES and not n.startswith('.') and not n.endswith('.lmdb')]
-    return sorted(folders), sorted(archives)
+        below[:] = [n for n in below if n.lower() not in SIDES and not n.startswith('.') and not n.endswith('.lmdb')]
+    return sorted(folders), sorted(archives), sorted(own, key=lambda found: found[0])
 
 
 def _search_archive(path: Path) -> tuple[list[FoundSet], list[str]]:

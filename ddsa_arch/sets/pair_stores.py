@@ -36,7 +36,7 @@ def write_pair_stores(
     stopped.
 
     Args:
-        pairs: files by stem.
+        pairs: files by key; a clean image of several rainy ones is stored once.
         out: folder of the two stores.
         progress: wraps the iterable of pairs, such as tqdm.
         skip_bad: leave out what is wrong instead of raising.
@@ -87,6 +87,7 @@ def _write(
         _check_room(pairs, finals[0].parent)
     equal: list[str] = []
     left_out: list[str] = []
+    clean = _CleanImages(pairs)
     problems: list[str] = []
     writers: list[StoreWriter] = []
     try:
@@ -96,18 +97,23 @@ def _write(
         # an error must not close an environment that a loading thread reads
         with contextlib.closing(_load_ahead(pairs, writers, progress)) as loaded_pairs:
             for stem, loaded in zip(pairs.inputs, loaded_pairs, strict=True):
+                clean.complete(stem, loaded)
                 if loaded.unequal and len(left_out) < surplus:
                     left_out += loaded.problems
                     continue
                 problems += loaded.problems
                 if len(loaded.data) == 2 and loaded.data[0] == loaded.data[1]:
                     equal.append(stem)
-                if doomed or loaded.problems or (problems and not skip_bad):
+                if doomed or (problems and not skip_bad):
+                    clean.waiting.clear()  # nothing will be stored
                     continue
-                for writer, file, data, shape in zip(
-                    writers, (pairs.inputs[stem], pairs.targets[stem]), loaded.data, loaded.shapes, strict=True
-                ):
-                    writer.put(Entry(stem, file.name, shape), data)
+                if loaded.problems:
+                    continue
+                target = pairs.target_of(stem)
+                writers[0].put(Entry(stem, _stored_name(stem, pairs.inputs[stem]), loaded.shapes[0]), loaded.data[0])
+                waiting = clean.take(target)
+                if waiting:
+                    writers[1].put(Entry(target, _stored_name(target, pairs.targets[target]), waiting[1]), waiting[0])
         problems = pairs.problems + problems
         if problems and not skip_bad:
             raise InputError(f'{len(problems)} problems:\n  ' + '\n  '.join(problems) + f'\n{SKIP_REMEDY}')
@@ -128,6 +134,11 @@ def _write(
     if equal:
         notes.append(f'kept, but input and target are one file in {len(equal)} pairs: {some(equal)}')
     return notes
+
+
+def _stored_name(key: str, file: ImageFile) -> str:
+    """Return the name of a file as meta_info.txt has it: its key and its suffix."""
+    return f'{key}{file.suffix}'
 
 
 def _part(final: Path) -> Path:
@@ -160,6 +171,15 @@ class _Loaded:
     shapes: list[tuple[int, int, int]]
     problems: list[str]
     unequal: bool = False
+    target_data: bytes | None = None
+    target_shape: tuple[int, int, int] | None = None
+
+    def compare(self, stem: str, target_shape: tuple[int, int, int]) -> None:
+        """Note a problem if the rainy image has not the size of its clean one."""
+        if self.shapes[0] != target_shape:
+            sizes = ' and '.join(f'{w} x {h}' for h, w, _ in (self.shapes[0], target_shape))
+            self.problems.append(f'{stem}: input and target have unequal sizes, {sizes}; replace or remove the pair')
+            self.unequal = True
 
 
 def _load_ahead(
@@ -167,8 +187,12 @@ def _load_ahead(
 ) -> Generator[_Loaded, None, None]:
     """Read and check the pairs on all cores, in order, a bounded number ahead of the writer."""
 
+    first = {pairs.target_of(stem): stem for stem in reversed(pairs.inputs)}
+
     def load(stem: str) -> _Loaded:
-        return _load(stem, (pairs.inputs[stem], pairs.targets[stem]), writers)
+        target = pairs.target_of(stem)
+        files = (pairs.inputs[stem], pairs.targets[target]) if first[target] == stem else (pairs.inputs[stem],)
+        return _load(stem, target, files, writers)
 
     workers = os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
@@ -181,12 +205,41 @@ def _load_ahead(
             yield waiting.pop(0).result()
 
 
-def _load(stem: str, files: Sequence[ImageFile], writers: Sequence[StoreWriter] = ()) -> _Loaded:
+class _CleanImages:
+    """The clean images on their way to the store: each is read with its first rainy image, and stored once."""
+
+    def __init__(self, pairs: Pairs) -> None:
+        self.pairs = pairs
+        self.shapes: dict[str, tuple[int, int, int] | None] = {}  # of all that were read; None for a broken one
+        self.waiting: dict[str, tuple[bytes, tuple[int, int, int]]] = {}  # read, and not stored yet
+
+    def complete(self, stem: str, loaded: _Loaded) -> None:
+        """Keep the clean image that was loaded with a rainy one, or compare the latter with the one kept."""
+        target = self.pairs.target_of(stem)
+        if target not in self.shapes:
+            self.shapes[target] = loaded.target_shape
+            if loaded.target_data is not None and loaded.target_shape:
+                self.waiting[target] = loaded.target_data, loaded.target_shape
+            return
+        shape = self.shapes[target]
+        if shape is None:
+            loaded.problems.append(f'{stem}: its clean image {target!r} cannot be used')
+        elif loaded.shapes:
+            loaded.compare(stem, shape)
+
+    def take(self, target: str) -> tuple[bytes, tuple[int, int, int]] | None:
+        """Return a clean image that is still to be stored, once."""
+        return self.waiting.pop(target, None)
+
+
+def _load(stem: str, target: str, files: Sequence[ImageFile], writers: Sequence[StoreWriter] = ()) -> _Loaded:
+    """Read and check a rainy image and, if it is among the files, its clean one."""
     loaded = _Loaded([], [], [])
-    for file, writer in zip(files, writers or (None, None), strict=True):
+    for place, file in enumerate(files):
+        writer = writers[place] if writers else None
         try:
             data = file.read_bytes()
-            known = writer.known_shape(stem, data) if writer else None
+            known = writer.known_shape((stem, target)[place], data) if writer else None
             shape = known or decode_image(data, str(file)).shape
         except OSError as error:
             loaded.problems.append(f'{file}: cannot be read ({error.strerror or error})')
@@ -196,13 +249,13 @@ def _load(stem: str, files: Sequence[ImageFile], writers: Sequence[StoreWriter] 
             continue
         loaded.data.append(data)
         loaded.shapes.append(shape)
-    if len(loaded.shapes) == 2 and loaded.shapes[0] != loaded.shapes[1]:
-        sizes = ' and '.join(f'{w} x {h}' for h, w, _ in loaded.shapes)
-        loaded.problems.append(f'{stem}: input and target have unequal sizes, {sizes}; replace or remove the pair')
-        loaded.unequal = True
+        if place == 1:
+            loaded.target_data, loaded.target_shape = data, shape
+    if len(loaded.shapes) == 2:
+        loaded.compare(stem, loaded.shapes[1])
     return loaded
 
 
 def pair_is_usable(stem: str, input_file: ImageFile, target_file: ImageFile) -> bool:
     """Whether both images of a pair decode and have one size."""
-    return not _load(stem, (input_file, target_file)).problems
+    return not _load(stem, stem, (input_file, target_file)).problems

@@ -13,11 +13,13 @@ from tqdm import tqdm
 
 from ddsa_arch.errors import InputError, did_you_mean
 from ddsa_arch.files.lmdb_store import read_entries, value_sizes
-from ddsa_arch.files.matching import SIDES, Pairs, pair_files
+from ddsa_arch.files.matching import SIDES, Pairs
+from ddsa_arch.files.name_rules import STEM
 from ddsa_arch.files.tables import markdown_table, write_csv
 from ddsa_arch.sets.benchmarks import BENCHMARKS
 from ddsa_arch.sets.layouts import FoundSet, find_sets
 from ddsa_arch.sets.pair_stores import pair_is_usable, write_pair_stores
+from ddsa_arch.sets.published import names
 from ddsa_arch.sets.verify import pair_problems, source_problems, store_problems
 
 MEBIBYTE = 1 << 20
@@ -60,8 +62,8 @@ def prepare(
         InputError: naming all that is wrong in all sets, each with its remedy. The other sets are made.
     """
     for name in sets:
-        if name not in BENCHMARKS:
-            raise InputError(f'--sets: no set {name!r}{did_you_mean(name, BENCHMARKS)}')
+        if name not in (known := [*BENCHMARKS, *names()]):
+            raise InputError(f'--sets: no set {name!r}{did_you_mean(name, known)}')
     found, passed_over = find_sets(root)
     absent = [name for name in sets if name not in found]
     if absent:
@@ -100,9 +102,12 @@ def _prepare_set(
 ) -> Prepared:
     benchmark = source.benchmark
     start = time.perf_counter()
-    pairs = pair_files(*source.files, *source.sides, benchmark.strays)
-    surplus = len(pairs.inputs) - benchmark.pairs
+    pairs = source.pairs()
+    wanted = benchmark.pairs or len(pairs.inputs)
+    surplus = len(pairs.inputs) - wanted
     notes: list[str] = []
+    if pairs.rule != STEM:
+        report(f'matched by: {pairs.rule}, {pairs.told}')
     for file in pairs.passed_over:
         report(f'passed over {file}')
     stores = [out / f'{side}.lmdb' for side in SIDES]
@@ -121,8 +126,8 @@ def _prepare_set(
     sizes = [entry.shape[1::-1] for entry in read_entries(stores[0]).values()]
     smallest, largest = (' x '.join(map(str, size)) for size in (min(sizes, key=prod), max(sizes, key=prod)))
     stored = sum((store / 'data.mdb').stat().st_size for store in stores)
-    if len(sizes) != benchmark.pairs:
-        result += f'; {abs(len(sizes) - benchmark.pairs)} pairs too {"few" if len(sizes) < benchmark.pairs else "many"}'
+    if len(sizes) != wanted:
+        result += f'; {abs(len(sizes) - wanted)} pairs too {"few" if len(sizes) < wanted else "many"}'
     measured = {
         'pairs': len(sizes),
         'sizes': smallest if smallest == largest else f'{smallest} to {largest}',
@@ -134,13 +139,13 @@ def _prepare_set(
 
 
 def _row(source: FoundSet, more: Mapping[str, object]) -> dict[str, object]:
-    known = {'set': source.benchmark.name, 'source': source.place, 'expected': source.benchmark.pairs}
+    known = {'set': source.benchmark.name, 'source': source.place, 'expected': source.benchmark.pairs or ''}
     return {**dict.fromkeys(COLUMNS, ''), **known, **more}
 
 
 def _verify_set(pairs: Pairs, stores: Sequence[Path], bar: Callable[[Iterable], Iterable]) -> None:
     """Check a set that is there: sound by itself, made of these files, and whole but for pairs that are broken."""
-    problems = pair_problems(*stores)
+    problems = pair_problems(stores[0], stores[1])
     for store, side in zip(stores, (pairs.inputs, pairs.targets), strict=True):
         problems += store_problems(store, bar) or source_problems(store, side)
     if not problems:
@@ -148,7 +153,7 @@ def _verify_set(pairs: Pairs, stores: Sequence[Path], bar: Callable[[Iterable], 
         problems += [
             f'{stores[0]}: {stem!r} is missing, and its files are sound'
             for stem in pairs.inputs
-            if stem not in stored and pair_is_usable(stem, pairs.inputs[stem], pairs.targets[stem])
+            if stem not in stored and pair_is_usable(stem, pairs.inputs[stem], pairs.targets[pairs.target_of(stem)])
         ]
     if problems:
         raise InputError(

@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ddsa_arch.errors import InputError
-from ddsa_arch.files.images import ImageFile, byte_size, decode_image, some
+from ddsa_arch.files.images import ImageFile, ZippedImage, byte_size, decode_image, some
 from ddsa_arch.files.lmdb_store import META_NAME, read_entries, read_value, stored_keys, value_sizes
+from ddsa_arch.files.name_rules import AUTO, match_names
 
 
 def store_problems(path: str | Path, progress: Callable[[Iterable], Iterable] = iter) -> list[str]:
@@ -45,30 +46,41 @@ def store_problems(path: str | Path, progress: Callable[[Iterable], Iterable] = 
     return problems
 
 
-def pair_problems(input_store: str | Path, target_store: str | Path) -> list[str]:
-    """Tell where the two sides of a set differ in keys or sizes; empty where each image has an equal partner."""
+def pair_problems(input_store: str | Path, target_store: str | Path, match: str = AUTO) -> list[str]:
+    """Tell where the two sides of a set differ in keys or sizes; empty where each image has an equal partner.
+
+    Args:
+        input_store: rainy images.
+        target_store: clean images.
+        match: the rule for keys, see ``files.name_rules``.
+    """
     try:
         inputs, targets = read_entries(input_store), read_entries(target_store)
     except InputError:
         return []  # the store's own check names it
-    problems = [f'{key!r} is in {input_store} but not in {target_store}' for key in inputs if key not in targets]
-    problems += [f'{key!r} is in {target_store} but not in {input_store}' for key in targets if key not in inputs]
+    try:
+        matched = match_names(inputs, targets, match, str(input_store), str(target_store))
+    except InputError as error:
+        return [str(error)]
+    partner = matched.partner
+    problems = [f'{key!r} is in {input_store} but not in {target_store}{matched.hint}' for key in matched.lonely[0]]
+    problems += [f'{key!r} is in {target_store} but not in {input_store}{matched.hint}' for key in matched.lonely[1]]
     if os.path.realpath(input_store) == os.path.realpath(target_store):
         problems.append(f'{input_store} and {target_store} are one store')
     else:
-        equal = [key for key in inputs if key in targets and _equal_values(input_store, target_store, key)]
+        equal = [key for key in partner if _equal_values(input_store, key, target_store, partner[key])]
         if equal:
             problems.append(f'input and target are one file in {len(equal)} pairs: {some(equal)}')
-    for key, entry in inputs.items():
-        if key in targets and entry.shape[:2] != targets[key].shape[:2]:
-            sizes = ' and '.join(f'{w} x {h}' for h, w, _ in (entry.shape, targets[key].shape))
+    for key, target in partner.items():
+        if inputs[key].shape[:2] != targets[target].shape[:2]:
+            sizes = ' and '.join(f'{w} x {h}' for h, w, _ in (inputs[key].shape, targets[target].shape))
             problems.append(f'{key!r}: input and target have unequal sizes, {sizes}')
     return problems
 
 
-def _equal_values(input_store: str | Path, target_store: str | Path, key: str) -> bool:
+def _equal_values(input_store: str | Path, key: str, target_store: str | Path, target_key: str) -> bool:
     try:
-        return read_value(input_store, key) == read_value(target_store, key)
+        return read_value(input_store, key) == read_value(target_store, target_key)
     except InputError:
         return False  # the store's own check names it
 
@@ -85,6 +97,12 @@ def source_problems(store: str | Path, files: Mapping[str, ImageFile]) -> list[s
     problems += [
         f'{store}: {key!r} has {size} bytes and {files[key]} has {byte_size(files[key])}'
         for key, size in sizes.items()
-        if key in files and byte_size(files[key]) != size
+        if key in files and not _may_have(files[key], size)
     ]
     return problems
+
+
+def _may_have(file: ImageFile, size: int) -> bool:
+    """Return whether a stored image of this many bytes may be a file's; of one that is made, a bound alone is known."""
+    known = byte_size(file)
+    return size == known if isinstance(file, Path | ZippedImage) else size <= known

@@ -240,12 +240,12 @@ def test_missing_or_empty_folder_is_named_with_the_role(tmp_path):
 
 
 def test_partners_on_both_sides_pass():
-    check_partners({'a': 1, 'b': 2}, {'b': 3, 'a': 4}, 'IN', 'OUT')
+    check_partners([], [], 'IN', 'OUT', 'stem')
 
 
 def test_stems_without_partner_are_named_with_the_side():
     with pytest.raises(InputError) as error:
-        check_partners({'a': 1, 'b': 1, 'c': 1}, {'b': 1, 'd': 1}, 'IN', 'OUT')
+        check_partners(['c', 'a'], ['d'], 'IN', 'OUT', 'stem')
     assert str(error.value) == (
         '2 of IN have no partner in OUT: a, c; 1 of OUT have no partner in IN: d. '
         'Add the missing images or remove the lonely ones (pairs match by stem)'

@@ -51,13 +51,12 @@ def test_longest_name_that_lmdb_takes_is_a_key():
     assert list(pair(['n' * 500 + '.png'], ['n' * 500 + '.png']).inputs) == ['n' * 500]
 
 
-def test_sides_that_are_named_by_other_rules_are_one_message():
-    """As Rain200H's rain-1 and norain-1 before they are renamed."""
+def test_sides_that_no_rule_pairs_are_one_message():
     with pytest.raises(InputError) as error:
-        pair([f'rain-{i}.png' for i in range(9)], [f'norain-{i}.png' for i in range(9)])
+        pair([f'rain-{i}.png' for i in range(9)], [f'norain-{i}.png' for i in range(11, 19)])
     assert str(error.value) == (
-        'no image of rain has a partner in clean: they hold names such as rain-0.png and norain-0.png, '
-        'and pairs match by stem; rename one side'
+        'no image of rain has a partner in clean: they hold names such as rain-0 and norain-11, and pairs match by '
+        "stem; rename one side, or say where the names differ: --input 'DIR/rain-*.png' --target 'DIR/norain-*.png'"
     )
 
 
