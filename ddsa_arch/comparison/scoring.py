@@ -71,6 +71,15 @@ def metric_options(names: Sequence[str], protocol: str) -> dict[str, dict[str, A
     return options
 
 
+def _metrics_without_target() -> tuple[Sequence[str], str]:
+    """Return the metrics that can be had without targets, and why one of them cannot be."""
+    try:
+        regression()
+    except InputError as error:
+        return [name for name in WITHOUT_TARGET if name != 'brisque'], str(error)
+    return WITHOUT_TARGET, ''
+
+
 def score_set(
     compared: ComparedSet, names: Sequence[str] | None, protocol: str, threads: int, progress: bool = False
 ) -> SetScores:
@@ -86,8 +95,9 @@ def score_set(
     Raises:
         InputError: a broken image, unequal sizes, or stored scores of another protocol without images.
     """
+    lacking = ''
     if names is None:
-        names = WITH_TARGET if compared.targets else WITHOUT_TARGET
+        names, lacking = (WITH_TARGET, '') if compared.targets else _metrics_without_target()
     elif not compared.targets:
         names = [name for name in names if name not in WITH_TARGET]
     if not names:
@@ -131,6 +141,8 @@ def score_set(
     warnings = [f'{name}: scores of {compared.name} as its test stored them, no images' for name in stored]
     if compared.left_out:
         warnings.append(f'{compared.name}: without {some(compared.left_out)}, which not all methods have')
+    if lacking:
+        warnings.append(f'{compared.name}: without BRISQUE: {lacking}')
     for name, method in compared.methods.items():
         if name not in stored:
             warnings += _disagreements(method, compared, options, values[name])

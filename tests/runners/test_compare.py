@@ -12,6 +12,7 @@ import pytest
 import yaml
 from helpers import rows
 
+from ddsa_arch.comparison import scoring
 from ddsa_arch.comparison.significance import paired_difference
 from ddsa_arch.errors import InputError
 from ddsa_arch.files.images import write_image
@@ -105,6 +106,18 @@ def test_the_page_shows_all_methods_and_the_target(folders):
     assert 'Means over 8 images' in page
     (cell,) = re.findall(r'<bdi>fair</bdi></th><td[^>]*>([\d.]+)</td>', page)
     assert cell == f'{np.mean([scores(folders / "fair", s)[0] for s in STEMS]):.2f}'
+
+
+def test_without_the_model_of_brisque_photos_get_niqe_and_a_note(folders, photo, monkeypatch, capsys):
+    def absent():
+        raise InputError('BRISQUE takes its model from a package: pip install --no-deps brisque')
+
+    monkeypatch.setattr(scoring, 'regression', absent)
+    write_image(folders / 'photos' / 'x.png', photo[:200, :220])
+    assert main(['compare', 'photos', '-o', 'out']) == 0
+    assert {'niqe', 'brisque'} & set(rows(folders / 'out' / 'images.csv')[0]) == {'niqe'}
+    assert 'note: images: without BRISQUE: BRISQUE takes its model from a package' in capsys.readouterr().out
+    assert main(['compare', 'photos', '-o', 'other', '--metrics', 'brisque']) == 2
 
 
 @pytest.mark.skipif(find_spec('brisque') is None, reason='the package brisque is not installed')
