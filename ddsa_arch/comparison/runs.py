@@ -183,22 +183,27 @@ def find_sources(
     return found
 
 
-def name_as_images(source: ImageSource, methods: Iterable[Method], set_name: str) -> None:
+def name_as_images(source: ImageSource, methods: Iterable[Method], set_name: str) -> str:
     """Name targets or inputs, in place, as the images of the methods that belong to them, where none has its name.
 
     Where no rule of ``files.name_rules`` tells which belong to which, they stay as they are.
+
+    Returns:
+        The rule, in a sentence; '' if none was needed.
     """
     names: set[str] = set().union(*(method.stems(set_name) for method in methods if set_name in method.sets))
     if not names or names & source.found.keys():
-        return
+        return ''
     ordered = sorted(names, key=natural_key)
     try:
-        partner = match_names(ordered, source.found, AUTO, set_name, source.root).partner
+        matched = match_names(ordered, source.found, AUTO, set_name, source.root)
     except InputError:
-        return
+        return ''
+    partner = matched.partner
     used = set(partner.values())
     alone = {key: found for key, found in source.found.items() if key not in used}
     source.found = {name: source.found[target] for name, target in partner.items()} | alone
+    return f'{set_name}: images and {source.root} matched by: {matched.rule}, {matched.told}'
 
 
 def _tested_source(methods: Sequence[Method], set_name: str, key: str, flag: str) -> ImageSource | None:
@@ -208,19 +213,26 @@ def _tested_source(methods: Sequence[Method], set_name: str, key: str, flag: str
             root = dataset.get(key)
             if dataset.get('name') != set_name or not root:
                 continue
-            for start in (Path(), method.path.resolve().parent.parent):  # here, and where results/NAME was made
-                if (start / root).exists() or is_pattern(root):
-                    return _side_of_set(dataset, start, key, flag)
+            starts = (Path(), method.path.resolve().parent.parent)  # here, and where results/NAME was made
+            if any((start / root).exists() or is_pattern(start / root) for start in starts):
+                return _side_of_set(dataset, starts, key, flag)
     return None
 
 
-def _side_of_set(dataset: Mapping[str, Any], start: Path, key: str, flag: str) -> ImageSource:
-    """Open one side of a set as its test has opened it."""
-    lq, gt, listed = (dataset.get(name) for name in ('dataroot_lq', 'dataroot_gt', 'pairs_file'))
-    if not lq or not gt:
-        return ImageSource(str(start / dataset[key]), flag)
-    rule = dataset.get('match') or AUTO
-    sides = PairedSources(str(start / lq), str(start / gt), (flag, flag), rule, str(start / listed) if listed else None)
+def _side_of_set(dataset: Mapping[str, Any], starts: Sequence[Path], key: str, flag: str) -> ImageSource:
+    """Open one side of a set as its test has opened it; where the other side is gone, alone."""
+    found: dict[str, str] = {}
+    for name in ('dataroot_lq', 'dataroot_gt', 'pairs_file'):
+        if dataset.get(name):
+            places = [start / dataset[name] for start in starts]
+            there = [place for place in places if place.exists() or (is_pattern(place) and place.parent.exists())]
+            if there:
+                found[name] = str(there[0])
+    if not found.keys() >= {'dataroot_lq', 'dataroot_gt'}:
+        return ImageSource(found[key], flag)
+    sides = PairedSources(
+        found['dataroot_lq'], found['dataroot_gt'], (flag, flag), dataset.get('match') or AUTO, found.get('pairs_file')
+    )
     return sides.inputs if key == 'dataroot_lq' else sides.named_as_inputs()
 
 

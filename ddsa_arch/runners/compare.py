@@ -126,9 +126,7 @@ def _compare(
     names = common_sets(methods)
     clean = find_sources(targets, methods, 'dataroot_gt', '--target', names)
     rainy = find_sources(inputs, methods, 'dataroot_lq', '--input', names)
-    for of_sets in (clean, rainy):
-        for name, source in of_sets.items():
-            name_as_images(source, methods, name)
+    told = [name_as_images(source, methods, name) for side in (clean, rainy) for name, source in side.items()]
     if rainy and RAINY not in [method.name for method in methods]:
         methods = [Method(RAINY, Path(next(iter(rainy.values())).root), dict(rainy)), *methods]
     candidates = [method.name for method in methods]
@@ -137,7 +135,11 @@ def _compare(
         raise InputError(f'--reference {reference}: no such run{did_you_mean(reference, candidates)}')
     compared = [compared_set(name, methods, clean.get(name), allow_missing) for name in _in_order(names)]
     scored = [score_set(one, metrics, protocol, threads or _processors(), progress) for one in compared]
-    warnings = [w for one in scored for w in one.warnings] + wording.protocol_warnings(methods, protocol)
+    warnings = (
+        [*filter(None, told)]
+        + [w for one in scored for w in one.warnings]
+        + wording.protocol_warnings(methods, protocol)
+    )
     rows = report.rows(methods, scored, layout)
     table, caption = report.main_table(rows, scored, layout, protocol)
     differences = report.differences(scored, reference)

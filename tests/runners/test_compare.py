@@ -295,9 +295,20 @@ def test_missing_images_are_counted_and_compared_without_only_where_that_is_allo
 
 def test_names_that_do_not_meet_are_shown(folders):
     for path in list((folders / 'good').iterdir()):
-        path.rename(path.with_stem(path.stem + '_derained'))
-    with pytest.raises(InputError, match=r'no image that all runs and the targets have.* p0, p1, p2 and p0_derained'):
+        path.rename(path.with_stem(f'{path.stem}1_derained'))
+    with pytest.raises(InputError, match=r'no image that all runs and the targets have.* p0, p1, p2 and p01_derained'):
         compare(['good'], 'out', targets=['target'])
+
+
+def test_targets_of_other_names_are_found_by_a_rule_that_is_told(folders):
+    expected = scores(folders / 'good', 'p3')[0]
+    for path in list((folders / 'good').iterdir()):
+        path.rename(path.with_stem(path.stem + '_derained'))
+    result = compare(['good'], 'out', targets=['target'], gallery_images=1)
+    told = 'images: images and target matched by: common, what * stands for in p*_derained and p* is equal'
+    assert result.warnings == [told]
+    psnr = {row['image']: float(row['psnr']) for row in rows('out/images.csv')}
+    assert psnr['p3_derained'] == pytest.approx(expected)
 
 
 def test_images_of_another_size_are_named_with_their_target(folders):

@@ -35,7 +35,8 @@ def run(folder, capsys, **more):
 def test_command_makes_both_stores_and_tells_so(folders, capsys):
     code, out, err = run(folders, capsys)
     assert (code, err) == (0, '')
-    header, rule, first, second, time = out.splitlines()
+    header, rule, first, second, matched, time = out.splitlines()
+    assert matched == 'matched by: stem, equal names'
     assert [cell.strip() for cell in header.strip('|').split('|')] == ['LMDB', 'images', 'MiB']
     assert set(rule) == set('| -')
     for line, name in ((first, 'input.lmdb'), (second, 'target.lmdb')):
