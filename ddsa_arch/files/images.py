@@ -247,7 +247,7 @@ def files_in(folder: str | Path, role: str = 'folder') -> list[Path]:
     """
     if not os.path.isdir(folder):  # False too for links in a circle
         is_file = os.path.isfile(folder)
-        raise InputError(f'{role}: {folder} is a file, wanted a folder' if is_file else f'{role}: no folder {folder}')
+        raise InputError(f'{role}: no folder {folder}{", which is a file" if is_file else ""}')
     try:
         with os.scandir(folder) as entries:
             return [Path(entry.path) for entry in entries if os.path.isfile(entry.path)]

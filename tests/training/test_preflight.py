@@ -172,17 +172,8 @@ def stock(pairs, **others):
             'network_g: RRDBNet turns images of 3 channels and 32 x 32 pixels into 3 channels and 128 x 128 pixels',
         ),
         (
-            {
-                'network_g': {
-                    'type': 'EDSR',
-                    'num_in_ch': 3,
-                    'num_out_ch': 4,
-                    'num_feat': 4,
-                    'num_block': 1,
-                    'upscale': 2,
-                }
-            },
-            'into 4 channels and 64 x 64 pixels; wanted the same size, and 3 channels',
+            {'network_g': {'type': 'VGGStyleDiscriminator', 'num_in_ch': 3, 'num_feat': 4}},
+            'network_g: VGGStyleDiscriminator takes no images of 3 channels and 32 x 32 pixels',
         ),
         (
             {'network_g:heads': [5, 1, 1, 1, 1]},
@@ -227,7 +218,7 @@ def stock(pairs, **others):
         ({'path:resume_state': 'train.yml'}, 'path.resume_state: train.yml cannot be read'),
         (
             {'datasets:train:dataroot_gt': 'train.yml'},
-            'datasets.train.dataroot_gt: train.yml is a file, wanted a folder',
+            'datasets.train.dataroot_gt: no folder train.yml, which is a file',
         ),
     ],
 )
