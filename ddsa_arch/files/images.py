@@ -223,13 +223,11 @@ def images_by_stem(folder: str | Path, role: str = 'folder') -> dict[str, Path]:
         names = [f'{first.name} and {second.name}' for first, second in found.doubles]
         raise InputError(f'{role}: {folder} has two images of one name: {some(names)}; keep one of each')
     if not found.images:
-        raise InputError(
-            f'{role}: no image in {folder} (looked for {", ".join(IMAGE_SUFFIXES)}){_inside(folder, role)}'
-        )
+        raise InputError(f'{role}: no image in {folder} (looked for {", ".join(IMAGE_SUFFIXES)}){inside(folder, role)}')
     return found.images
 
 
-def _inside(folder: str | Path, role: str) -> str:
+def inside(folder: str | Path, role: str) -> str:
     """A hint at a folder or store in one that has no images; ``input`` holds rainy ones, ``target`` clean ones."""
     wanted = 'target' if role.endswith('_gt') else 'input'
     with os.scandir(folder) as entries:

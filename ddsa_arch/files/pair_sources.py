@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from ddsa_arch.errors import InputError
 from ddsa_arch.files.halves import guess_clean_half, halves_of
-from ddsa_arch.files.images import IMAGE_SUFFIXES, files_in, images_by_stem
+from ddsa_arch.files.images import IMAGE_SUFFIXES, files_in, images_by_stem, inside
 from ddsa_arch.files.matching import SIDES, Pairs, files_below, is_key, is_nested, name_files, pair_files
 from ddsa_arch.files.name_rules import AUTO, HALVES, LEFT_CLEAN, MATCHES, key_of
 from ddsa_arch.files.pair_lists import pair_list
@@ -101,6 +101,8 @@ def images_of(place: str | Path, role: str) -> dict[str, Path]:
         _, matched, _ = expand_pattern(os.path.expanduser(place))
         named = dict(matched)
     elif is_nested_folder(place):
+        if side_folders(place):  # it is the folder of a set, not of one side
+            raise InputError(f'{role}: {place} holds both sides of a set{inside(place, role)}')
         images, doubles, _ = name_files(files_below(place, role)[0], place)
         if doubles:
             first, second = doubles[0]
