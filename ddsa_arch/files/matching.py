@@ -174,7 +174,9 @@ def files_below(folder: str | Path, role: str = 'folder') -> tuple[list[Path], l
 
 
 def is_nested(folder: str | Path) -> bool:
-    """Return whether a folder holds no image itself, but folders."""
+    """Return whether a folder is there and holds no image itself, but folders."""
+    if not Path(folder).is_dir():
+        return False
     with os.scandir(folder) as entries:
         listed = [(entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith('.')]
     images = any(os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES for name, is_dir in listed if not is_dir)

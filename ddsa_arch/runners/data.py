@@ -18,8 +18,9 @@ from ddsa_arch.files.images import ImageFile
 from ddsa_arch.files.lmdb_store import is_store, read_entries
 from ddsa_arch.files.matching import SIDES
 from ddsa_arch.files.name_rules import AUTO, KEY_RULES, LEFT_CLEAN, MATCHES, RIGHT_CLEAN
+from ddsa_arch.files.one_folder import pair_halves
 from ddsa_arch.files.pair_lists import pair_list
-from ddsa_arch.files.pair_sources import find_pairs, pair_halves
+from ddsa_arch.files.pair_sources import find_pairs
 from ddsa_arch.files.tables import markdown_table
 from ddsa_arch.runners import data_audit, data_download, data_prepare, data_speed, data_synth
 from ddsa_arch.sets.pair_stores import write_pair_stores

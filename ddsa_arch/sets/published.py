@@ -12,7 +12,8 @@ from pathlib import Path
 
 from ddsa_arch.files.matching import Pairs
 from ddsa_arch.files.name_rules import AUTO, COMMON, MANY_TO_ONE, STEM
-from ddsa_arch.files.pair_sources import find_pairs, pair_halves
+from ddsa_arch.files.one_folder import pair_halves
+from ddsa_arch.files.pair_sources import find_pairs
 from ddsa_arch.sets.benchmarks import Benchmark
 
 ONE_FOLDER, HALVES, LIST = 'one folder', 'halves', 'list'  # what the sides are, where they are no two folders

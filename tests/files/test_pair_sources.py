@@ -9,8 +9,9 @@ import pytest
 from ddsa_arch.errors import InputError
 from ddsa_arch.files.halves import HalfImage, guess_clean_half
 from ddsa_arch.files.images import decode_image, encode_image
+from ddsa_arch.files.one_folder import pair_halves
 from ddsa_arch.files.pair_lists import pair_list
-from ddsa_arch.files.pair_sources import find_pairs, images_of, pair_halves
+from ddsa_arch.files.pair_sources import find_pairs, images_of
 
 
 def noise(seed, height=8, width=10):
