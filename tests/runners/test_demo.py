@@ -196,6 +196,7 @@ def server(gradio, tmp_path, weights):
         process = subprocess.Popen(
             [sys.executable, '-m', 'ddsa_arch.runners.cli', *arguments], stdout=log, stderr=subprocess.STDOUT,
             env=variables(TMPDIR=str(temporary)), cwd=tmp_path,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a shell's background job ignores
         )  # fmt: skip
     try:
         address = f'http://{demo_server.HOST}:{port}'
