@@ -53,12 +53,13 @@ setup(
         ],
     },
     install_requires=[
-        # BasicSR's own build fails on 3.13 and later; there `ddsa doctor --repair` installs it
-        'basicsr>=1.4.2; python_version < "3.13"',
-        'addict; python_version >= "3.13"',  # BasicSR's needs, down to yapf
-        'future; python_version >= "3.13"',
-        'requests; python_version >= "3.13"',
-        'yapf; python_version >= "3.13"',
+        # BasicSR's own build fails on 3.10, where it asks for packages that do not go together, and on 3.13 and later;
+        # there `ddsa doctor --repair` installs it
+        'basicsr>=1.4.2; python_version >= "3.11" and python_version < "3.13"',
+        'addict; python_version < "3.11" or python_version >= "3.13"',  # BasicSR's needs, down to yapf
+        'future; python_version < "3.11" or python_version >= "3.13"',
+        'requests; python_version < "3.11" or python_version >= "3.13"',
+        'yapf; python_version < "3.11" or python_version >= "3.13"',
         'lmdb>=1.4',
         'matplotlib>=3.6',
         'mmengine>=0.10.7',
@@ -71,7 +72,7 @@ setup(
         'scikit-image>=0.22',  # the photos of the quickstart
         'scipy<2',  # BasicSR imports scipy.ndimage.filters
         'setuptools',  # BasicSR imports distutils
-        'tensorboard>=2.14; python_version >= "3.13"',  # BasicSR brings its nightly, which shares the folder
+        'tensorboard>=2.14; python_version < "3.11" or python_version >= "3.13"',
         'torch>=2.4',
         'torchvision>=0.19',
         'tqdm>=4.65',

@@ -115,8 +115,8 @@ def _check_basicsr() -> None:
     spec = importlib.util.find_spec('basicsr')
     if spec is None:
         raise ImportError(
-            'basicsr is not installed. On Python 3.10 to 3.12: pip install basicsr. '
-            'On 3.13 and later its own build fails; there and before: ddsa doctor --repair'
+            'basicsr is not installed. On Python 3.11 and 3.12: pip install basicsr. '
+            'On 3.10, and on 3.13 and later, its own build fails; on all: ddsa doctor --repair'
         )
     if importlib.util.find_spec('basicsr.utils') is None or importlib.util.find_spec('basicsr.archs') is None:
         place = spec.origin or list(spec.submodule_search_locations or [])

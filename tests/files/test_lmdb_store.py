@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import cv2
+import lmdb
 import numpy as np
 import pytest
 from basicsr.data.data_util import paired_paths_from_lmdb
@@ -226,6 +227,20 @@ def test_a_database_that_is_cut_off_is_not_read(sides, tmp_path, left):
         file.truncate(int(data.stat().st_size * left))
     with pytest.raises(InputError, match=r'no readable LMDB \(data\.mdb is cut off: it has .* bytes of'):
         read_value(store, 'norain-2')
+
+
+def test_a_sound_database_whose_last_page_is_free_is_read(sides, tmp_path):
+    """LMDB does not write such a page, so the file is shorter than it says."""
+    store, _ = write_stores(*sides, tmp_path / 'out')
+    with lmdb.open(str(store), map_size=1 << 26) as environment:
+        for key in (b'other', b'large'):
+            with environment.begin(write=True) as transaction:
+                transaction.put(key, b'x' * 100_000)
+        with environment.begin(write=True) as transaction:
+            transaction.delete(b'large')
+        needed = (environment.info()['last_pgno'] + 1) * environment.stat()['psize']
+    os.truncate(store / 'data.mdb', needed - 2 * 4096)
+    assert read_value(store, 'norain-2') == sides[0]['norain-2'].read_bytes()
 
 
 def test_damaged_pages_are_one_message(sides, tmp_path):

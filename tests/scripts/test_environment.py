@@ -93,7 +93,7 @@ def test_what_would_bring_other_packages_comes_after_what_it_needs_and_alone(env
     steps = ('setuptools==', 'numpy==', 'torch==', 'basicsr==', 'brisque==', 'spandrel==', '--editable')
     order = [runner.commands.index(runner.called(name)[0]) for name in steps]
     assert order == sorted(order)
-    for name in ('basicsr==', 'brisque==', 'basicsr-', 'spandrel==', '--editable'):
+    for name in ('basicsr==', 'brisque==', 'spandrel==', '--editable'):
         (command,) = runner.called(name)
         assert '--no-deps' in command
 
