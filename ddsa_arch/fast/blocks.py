@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +27,7 @@ from ddsa_arch.fast.attention import (
 )
 from ddsa_arch.fast.convolutions import conv_add_
 from ddsa_arch.fast.eligible import in_inference, is_touched, obstacle
-from ddsa_arch.fast.feedforward import FORMS, LOOK_HALO, FeedForward, finish, spatial_weights
+from ddsa_arch.fast.feedforward import FORMS, LOOK_HALO, FeedForward, Form, finish, spatial_weights
 from ddsa_arch.fast.memory_format import layout
 from ddsa_arch.fast.strips import StripPlan, plan_of, strips
 
@@ -91,9 +91,11 @@ def update(x: Tensor, block: Block, plan: StripPlan) -> Tensor:
             _attend(image, normaliser(block.norm1), attention, plan)
     else:
         x += attention(block.norm1(x))
-    if _is_known_feed_forward(feed_forward) and not norm_obstacle(block.norm2):
+    # looked up once: another thread may give the network back its own classes meanwhile
+    form = _form_of(feed_forward)
+    if form is not None and not norm_obstacle(block.norm2):
         for image in x.split(1):
-            _feed(image, normaliser(block.norm2), feed_forward, plan)
+            _feed(image, normaliser(block.norm2), feed_forward, form, plan)
     else:
         x += feed_forward(block.norm2(x))
     return x
@@ -107,9 +109,9 @@ def _is_known_attention(module: nn.Module) -> TypeGuard[SelfAttention]:
     )
 
 
-def _is_known_feed_forward(module: nn.Module) -> TypeGuard[FeedForward]:
+def _form_of(module: nn.Module) -> Form[Any] | None:
     form = FORMS.get(type(module))
-    return form is not None and not form.obstacle(module)
+    return None if form is None or form.obstacle(module) else form
 
 
 def norm_obstacle(norm: nn.Module) -> str | None:
@@ -152,9 +154,10 @@ def _attend(x: Tensor, norm: Callable[[Tensor], Tensor], attention: SelfAttentio
         conv_add_(x[:, :, rows], values, weight.to(values.dtype), bias)
 
 
-def _feed(x: Tensor, norm: Callable[[Tensor], Tensor], feed_forward: FeedForward, plan: StripPlan) -> None:
+def _feed(  # Any: a module of the form
+    x: Tensor, norm: Callable[[Tensor], Tensor], feed_forward: Any, form: Form[Any], plan: StripPlan
+) -> None:
     """Compute x += feed_forward(norm(x)). A spatial attention sees rows beyond a strip: it waits for the next."""
-    form = FORMS[type(feed_forward)]
     pooled: Tensor | None = None
     waiting: tuple[slice, Tensor] | None = None
     for strip in strips(x, form.halo, plan, norm):

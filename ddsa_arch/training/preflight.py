@@ -23,6 +23,7 @@ from torch.utils.data import Dataset
 from ddsa_arch.archs.building import build_network
 from ddsa_arch.archs.weights import fit_weights, untrained_tensors
 from ddsa_arch.errors import InputError, shown
+from ddsa_arch.files.pair_sources import is_pattern
 from ddsa_arch.models.best import BestWeights
 from ddsa_arch.models.optimisation import build_optimiser, build_schedulers, check_steps
 from ddsa_arch.models.progressive import ProgressivePatches
@@ -58,7 +59,7 @@ def drop_missing_sets(options: dict[str, Any], allowed: bool) -> None:
     missing = {}
     for phase, dataset in options['datasets'].items():
         roots = [dataset[key] for key in ('dataroot_lq', 'dataroot_gt') if dataset.get(key)]
-        absent = [root for root in roots if not Path(root).exists()]
+        absent = [root for root in roots if not (is_pattern(root) or Path(root).exists())]
         if absent:
             missing[phase] = f'{dataset["name"]} ({absent[0]})'
     if not missing:

@@ -10,10 +10,10 @@ from ddsa_arch.runners.data_speed import reading_speeds
 @pytest.fixture
 def places(tmp_path):
     """The same four pairs as folders and as LMDBs."""
-    for side in ('input', 'target'):
+    for side, shade in (('input', 100), ('target', 0)):
         (tmp_path / 'files' / side).mkdir(parents=True)
         for i in range(4):
-            image = np.full((20, 20, 3), i, np.uint8)
+            image = np.full((20, 20, 3), shade + i, np.uint8)
             (tmp_path / 'files' / side / f'{i}.png').write_bytes(encode_image(image))
     make_lmdb(tmp_path / 'files' / 'input', tmp_path / 'files' / 'target', tmp_path / 'stores')
     return str(tmp_path / 'files'), str(tmp_path / 'stores')

@@ -348,7 +348,7 @@ def test_nothing_is_half_written_when_stopped(tmp_path, dim, monkeypatch):
     monkeypatch.setattr('os.replace', stopped)
     with pytest.raises(KeyboardInterrupt):
         derain_files([tmp_path / 'a.png'], tmp_path / 'out', dim)
-    assert list((tmp_path / 'out').iterdir()) == []
+    assert not (tmp_path / 'out').exists()
 
 
 @pytest.mark.parametrize(
