@@ -273,11 +273,21 @@ def add_rain(
         streaks = streak_layer(height, width, style, rng)
     else:
         streaks = fit_layer(layer, height, width, rng)
+    return np.rint(lay_over(clean, streaks, style)).astype(np.uint8)
+
+
+def lay_over(clean: np.ndarray, streaks: np.ndarray, style: RainStyle) -> np.ndarray:
+    """Compute O = t (B ⊕ S) + (1 - t) A, float32 ``(H, W, 3)`` in [0, 255].
+
+    Args:
+        clean: B, ``(H, W, 3)`` uint8.
+        streaks: S, ``(H, W)`` or ``(H, W, 3)`` in [0, 1].
+        style: its veil is 1 - t, its atmospheric light A.
+    """
     background = clean.astype(np.float32)
-    s = streaks.reshape(height, width, -1)  # (H, W, 1 or 3)
+    s = streaks.reshape(*clean.shape[:2], -1)  # (H, W, 1 or 3)
     rainy = background + s * (255 - background)
-    rainy = (1 - style.veil) * rainy + style.veil * 255 * style.atmospheric_light
-    return np.rint(rainy).astype(np.uint8)
+    return (1 - style.veil) * rainy + style.veil * 255 * style.atmospheric_light
 
 
 def fit_layer(layer: np.ndarray, height: int, width: int, rng: np.random.Generator) -> np.ndarray:

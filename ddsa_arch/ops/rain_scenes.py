@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from ddsa_arch.errors import InputError
-from ddsa_arch.ops.rain import RainStyle, fit_layer, streak_layer
+from ddsa_arch.ops.rain import RainStyle, fit_layer, lay_over, streak_layer
 
 Range = tuple[float, float]
 
@@ -114,9 +114,7 @@ def render_scene(
         if scale != 1:
             found = cv2.resize(found, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
         streaks = fit_layer(found, height, width, rng)
-    background = clean.astype(np.float32)
-    rainy = background + streaks.reshape(height, width, -1) * (255 - background)
-    rainy = (1 - style.veil) * rainy + style.veil * 255 * style.atmospheric_light
+    rainy = lay_over(clean, streaks, style)
     if veil > 0:
         haze = (veil * smooth_depth(height, width, rng))[..., None]
         rainy = (1 - haze) * rainy + haze * 255 * airlight
