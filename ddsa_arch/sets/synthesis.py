@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
+import threading
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -73,10 +75,22 @@ def render_pairs(
         render = partial(
             _render, inputs=inputs, targets=targets, style=style, seed=seed, streaks=list(streaks), ranges=ranges
         )
-        with nullcontext() if alone else ProcessPoolExecutor() as pool:
+        with nullcontext() if alone else ProcessPoolExecutor(initializer=_end_with_parent) as pool:
             for _ in progress(map(render, jobs) if pool is None else pool.map(render, jobs, chunksize=JOBS_AT_ONCE)):
                 pass
     return len(jobs)
+
+
+def _end_with_parent() -> None:
+    """Let a rendering process end when its parent is killed; a pool's processes wait for work for ever then."""
+
+    def wait() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _render(

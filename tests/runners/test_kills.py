@@ -146,6 +146,9 @@ def test_a_killed_command_leaves_nothing_half_made(work, workplace, photo):
         time.sleep(chance.uniform(0, 0.3))
         process.send_signal(signal.SIGKILL)
         killed += process.wait() == -signal.SIGKILL
+        while processes_of('--out out/pairs'):  # a pool's processes end with their parent
+            assert time.monotonic() - began < 300
+            time.sleep(0.05)
         for path in (workplace / 'out').rglob('*'):
             place = path.relative_to(workplace / 'out')
             inside_a_part = any('.part' in name for name in place.parts)

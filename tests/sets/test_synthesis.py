@@ -91,9 +91,9 @@ def test_processes_are_started_for_many_renderings_on_several_cores(jobs, cores,
     started = []
 
     class Pool(synthesis.ProcessPoolExecutor):
-        def __init__(self):
+        def __init__(self, **options):
             started.append(1)
-            super().__init__(2)
+            super().__init__(2, **options)
 
     monkeypatch.setattr(synthesis, 'ProcessPoolExecutor', Pool)
     monkeypatch.setattr(synthesis.os, 'cpu_count', lambda: cores)
