@@ -27,10 +27,12 @@ from ddsa_arch.files.atomic import full_disk, is_full, sweep
 from ddsa_arch.files.locks import only_writer
 from ddsa_arch.machine.process import TIMEOUT, detect_launcher, keep_freed_memory, process_group, torch_settings
 from ddsa_arch.options.loading import load_options
-from ddsa_arch.training.preflight import check_processes, check_run, drop_missing_sets
+from ddsa_arch.training.machine_checks import check_processes
+from ddsa_arch.training.preflight import check_run
 from ddsa_arch.training.progress import Progress
 from ddsa_arch.training.replacements import Replacements, replaced, reset_logger
 from ddsa_arch.training.resolved import write_resolved
+from ddsa_arch.training.set_checks import drop_missing_sets
 
 
 def pipeline_parser(prog: str, description: str) -> argparse.ArgumentParser:

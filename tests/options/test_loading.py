@@ -17,7 +17,7 @@ from ddsa_arch.options.loading import coerce_numbers, force, load_options, to_ya
 from ddsa_arch.options.reading import read_options
 from ddsa_arch.options.reference import reference
 from ddsa_arch.runners.cli import main
-from ddsa_arch.training.preflight import _check_shapes, _check_training, _StandIn
+from ddsa_arch.training.network_checks import StandIn, check_shapes, check_training
 
 OPTIONS = Path(__file__).resolve().parents[2] / 'options'
 FILES = sorted(OPTIONS.rglob('*.yml'))
@@ -80,9 +80,9 @@ def test_losses_and_patches_of_a_recipe_fit_its_network(path, monkeypatch):
     options = load_options(path, True)
     small = SMALL.get(options['network_g']['type'], {})
     options['network_g'] |= {key: value for key, value in small.items() if key not in ('img_size', 'stages')}
-    stand_in = _StandIn.of(options['network_g'])
-    _check_training(options, stand_in.net)
-    _check_shapes(options, DATASET_REGISTRY.get(options['datasets']['train']['type']), stand_in)
+    stand_in = StandIn.of(options['network_g'])
+    check_training(options, stand_in.net)
+    check_shapes(options, DATASET_REGISTRY.get(options['datasets']['train']['type']), stand_in)
 
 
 def test_every_network_of_the_comparison_has_its_recipes():
