@@ -102,3 +102,19 @@ def free_port():
 def variables(**more):
     """The variables of a command that is run in a process of its own: one thread, and this checkout."""
     return os.environ | {'PYTHONPATH': str(TESTS.parent), 'OMP_NUM_THREADS': '1', 'MKL_NUM_THREADS': '1'} | more
+
+
+MIXTURE_SHARES = {'heavy': 0.5, 'light': 0.3, 'rendered': 0.2}
+
+
+def write_mixture(write_options, name, **changes):
+    """An option file whose training set is a list of three."""
+    path = write_options('train', name=name, **changes)
+    options = yaml.safe_load(path.read_text(encoding='utf-8'))
+    one = options['datasets']['train']
+    sets = [{**one, 'name': set_name, 'weight': share} for set_name, share in MIXTURE_SHARES.items()]
+    sets[2] |= {'type': 'RenderedRainDataset', 'dataroot_lq': None}
+    options['datasets']['train'] = [sets[0], *({k: v for k, v in s.items() if 'batch' not in k} for s in sets[1:])]
+    path = path.with_name(f'{name}.yml')
+    path.write_text(yaml.safe_dump(options), encoding='utf-8')
+    return path

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from helpers import LONGEST, free_port, variables
+from helpers import LONGEST, MIXTURE_SHARES, free_port, variables, write_mixture
 
 from ddsa_arch.files.images import images_by_stem, write_image
 from ddsa_arch.ops.rain import LIGHT
@@ -100,6 +100,25 @@ def test_a_killed_run_ends_bit_equal_to_an_uninterrupted_one(processes, kills, w
         assert sorted(p.name for p in (folder / place).iterdir()) == sorted(p.name for p in (whole / place).iterdir())
     for table in ('summary.csv', 'held_out.csv'):
         assert (folder / 'validation' / table).read_bytes() == (whole / 'validation' / table).read_bytes()
+
+
+@pytest.mark.parametrize('workers', [0, 1, 2])
+def test_a_killed_mixture_ends_bit_equal_to_an_uninterrupted_one(workers, write_options, workplace, repository):
+    changes = {'train:total_iter': 200, 'train:scheduler:end': 200, 'logger:save_checkpoint_freq': 10}
+    whole_options = write_mixture(write_options, 'whole', **changes)
+    subprocess.run(command(whole_options, 1, repository), cwd=workplace, env=variables(), check=True)
+    options = write_mixture(write_options, 'killed', **changes, **{'datasets:train:num_worker_per_gpu': workers})
+    folder, chance = workplace / 'experiments' / 'killed', random.Random(workers)
+    killed = sum(run_and_kill(command(options, 1, repository), folder, workplace, chance) for _ in range(5))
+    assert (killed, newest(folder) < 200) == (5, True)
+    subprocess.run(command(options, 1, repository), cwd=workplace, env=variables(), check=True)
+
+    for part in ('models/net_g_latest.pth', 'training_states/200.state'):
+        places = (folder / part, workplace / 'experiments' / 'whole' / part)
+        ours, expected = (torch.load(place, weights_only=True) for place in places)
+        assert same(ours, expected), part
+    seen = ours['seen']
+    assert {name: count / sum(seen.values()) for name, count in seen.items()} == pytest.approx(MIXTURE_SHARES, abs=0.01)
 
 
 def clip(path, frames=40):

@@ -5,25 +5,11 @@ import re
 import pytest
 import torch
 import yaml
+from helpers import MIXTURE_SHARES, write_mixture
 
 from ddsa_arch.errors import InputError
 from ddsa_arch.options.loading import load_options
 from ddsa_arch.runners.train import train
-
-SHARES = {'heavy': 0.5, 'light': 0.3, 'rendered': 0.2}
-
-
-def write_list(write_options, name, **changes):
-    """An option file whose training set is a list of three."""
-    path = write_options('train', name=name, **changes)
-    options = yaml.safe_load(path.read_text(encoding='utf-8'))
-    one = options['datasets']['train']
-    sets = [{**one, 'name': set_name, 'weight': share} for set_name, share in SHARES.items()]
-    sets[2] |= {'type': 'RenderedRainDataset', 'dataroot_lq': None}
-    options['datasets']['train'] = [sets[0], *({k: v for k, v in s.items() if 'batch' not in k} for s in sets[1:])]
-    path = path.with_name(f'{name}.yml')
-    path.write_text(yaml.safe_dump(options), encoding='utf-8')
-    return path
 
 
 def log_of(folder):
@@ -31,9 +17,9 @@ def log_of(folder):
 
 
 def test_a_list_is_a_mixture_that_can_be_written_out(write_options):
-    options = load_options(write_list(write_options, 'listed'), True)['datasets']['train']
+    options = load_options(write_mixture(write_options, 'listed'), True)['datasets']['train']
     assert (options['type'], options['batch_size_per_gpu'], options['gt_size']) == ('MixtureDataset', 3, 32)
-    assert {name: part['weight'] for name, part in options['sets'].items()} == SHARES
+    assert {name: part['weight'] for name, part in options['sets'].items()} == MIXTURE_SHARES
 
 
 @pytest.mark.parametrize(
@@ -58,16 +44,16 @@ def test_a_wrong_list_is_named(write_options, sets, message):
 @pytest.mark.parametrize('workers', [0, 2])
 def test_shares_are_told_and_a_resumed_run_ends_with_the_same_bits(write_options, workers):
     changes = {'train:total_iter': 20, 'logger:save_checkpoint_freq': 5, 'train:scheduler:end': 20}
-    whole = train(write_list(write_options, 'whole', **changes))
+    whole = train(write_mixture(write_options, 'whole', **changes))
     told = re.findall(r'Samples of each set so far: heavy (.*)%, light (.*)%, rendered (.*)%', log_of(whole))
     assert len(told) == 5
-    assert [float(share) / 100 for share in told[-1]] == pytest.approx(list(SHARES.values()), abs=0.01)
+    assert [float(share) / 100 for share in told[-1]] == pytest.approx(list(MIXTURE_SHARES.values()), abs=0.01)
 
     changes |= {'datasets:train:num_worker_per_gpu': workers}
-    resumed = train(write_list(write_options, 'resumed', **(changes | {'train:total_iter': 10})))
+    resumed = train(write_mixture(write_options, 'resumed', **(changes | {'train:total_iter': 10})))
     for path in resumed.glob('models/net_g_latest.pth'):
         path.unlink()
-    resumed = train(write_list(write_options, 'resumed', **changes), auto_resume=True)
+    resumed = train(write_mixture(write_options, 'resumed', **changes), auto_resume=True)
     ours, expected = (torch.load(f / 'models' / 'net_g_latest.pth', weights_only=True) for f in (resumed, whole))
     for key in ('params', 'params_ema'):
         assert all(torch.equal(ours[key][name], value) for name, value in expected[key].items())
