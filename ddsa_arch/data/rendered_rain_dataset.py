@@ -30,8 +30,8 @@ class RenderedRainDataset(SeededPatches):
         dataroot_gt: clean photos: a folder or an ``X.lmdb``.
         dataroot_streaks: streak layers, likewise, one of which is drawn for each sample; drawn streaks if absent.
         style: of the rain, ``light`` or ``heavy``; with streak layers it gives the veil alone.
-        streak_scale, veil, gain, gamma, jpeg_quality: ranges ``[LOW, HIGH]`` that each sample is drawn from, see
-            ``ops.rain_scenes.SceneRanges``.
+        streak_scale, streak_density, veil, gain, gamma, jpeg_quality: ranges ``[LOW, HIGH]`` that each sample is drawn
+            from, see ``ops.rain_scenes.SceneRanges``.
         drawn_share: share of samples with drawn streaks where there are streak layers too.
         rainless_share: share of samples whose input is their target, so that a network learns to leave things alone.
         structures_share: share of samples with bright structures in input and target: fences, poles, bars, joints.

@@ -9,7 +9,7 @@ into the clean image, so that a network learns to keep fences, poles, window bar
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 import cv2
@@ -21,13 +21,14 @@ from ddsa_arch.ops.rain import RainStyle, fit_layer, lay_over, streak_layer
 Range = tuple[float, float]
 
 AIRLIGHT: Range = (0.6, 0.95)  # grey of the haze
+SUBPIXEL_BITS = 4  # of cv2's lines
 DEPTH_CELLS = 3  # of the coarse grid that the depth is drawn on
 
 
 # what SceneRanges has a range of, and the smallest and largest values in it
 RANGES: dict[str, Range] = {
-    'streak_scale': (0.1, 20.0), 'veil': (0.0, 1.0), 'gain': (0.05, 20.0), 'gamma': (0.1, 10.0),
-    'jpeg_quality': (1.0, 100.0),
+    'streak_scale': (0.1, 20.0), 'streak_density': (0.0, 20.0), 'veil': (0.0, 1.0), 'gain': (0.05, 20.0),
+    'gamma': (0.1, 10.0), 'jpeg_quality': (1.0, 100.0),
 }  # fmt: skip
 SHARES = ('drawn_share', 'rainless_share', 'structures_share')
 
@@ -39,6 +40,7 @@ class SceneRanges:
     Attributes:
         streak_scale: factor on the length, width and blur of drawn streaks and on the size of streak layers; photos of
             2 to 12 megapixels show rain 2 to 6 times as large as the benchmarks do.
+        streak_density: factor on the number of drawn streaks, >= 0; rain in photos is often a curtain of fine ones.
         veil: share of atmospheric light at the farthest point, in [0, 1].
         gain: factor on the brightness of the clean photo, > 0; it comes before the rain.
         gamma: exponent of the clean photo, > 0; likewise.
@@ -49,6 +51,7 @@ class SceneRanges:
     """
 
     streak_scale: Range = (1.0, 1.0)
+    streak_density: Range = (1.0, 1.0)
     veil: Range = (0.0, 0.0)
     gain: Range = (1.0, 1.0)
     gamma: Range = (1.0, 1.0)
@@ -97,7 +100,9 @@ def render_scene(
         Both images uint8 BGR of the photo's size.
     """
     scale = float(np.exp(rng.uniform(*np.log(ranges.streak_scale))))
-    veil, gain, gamma = (float(rng.uniform(*getattr(ranges, name))) for name in ('veil', 'gain', 'gamma'))
+    density, veil, gain, gamma = (
+        float(rng.uniform(*getattr(ranges, name))) for name in ('streak_density', 'veil', 'gain', 'gamma')
+    )
     quality = round(rng.uniform(*ranges.jpeg_quality))
     airlight = float(rng.uniform(*AIRLIGHT))
     drawn, rainless, structured = (rng.random() for _ in range(3))
@@ -108,7 +113,7 @@ def render_scene(
         return Scene(clean, clean.copy(), False)
     height, width = clean.shape[:2]
     if layer is None or drawn < ranges.drawn_share:
-        streaks = streak_layer(height, width, _scaled(style, scale), rng)
+        streaks = streak_layer(height, width, _scaled(style, scale, density), rng)
     else:
         found = layer(rng)
         if scale != 1:
@@ -132,43 +137,71 @@ def smooth_depth(height: int, width: int, rng: np.random.Generator) -> np.ndarra
 def draw_structures(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Draw bright structures on a copy of a photo: a fence, poles, the bars of a window, or the joints of a wall.
 
+    Their edges are as soft as those of a photo, and light and grain vary along them.
+
     Args:
         image: ``(H, W, 3)`` uint8 BGR.
         rng: the only source of chance.
     """
     height, width = image.shape[:2]
-    mask = np.zeros((height, width), np.float32)
     kind = rng.choice(['fence', 'poles', 'window', 'wall'])
     thick = max(1, round(rng.uniform(1, 6)))
-    lean = np.tan(np.radians(rng.normal(0, 4)))  # cameras are not held straight
-    if kind == 'wall':
-        row, brick = max(6, round(rng.uniform(8, 40))), max(10, round(rng.uniform(20, 90)))
-        for place, top in enumerate(range(-row, height + row, row)):
-            cv2.line(mask, (0, top), (width, top), 1.0, thick)
-            for left in range(-brick, width + brick, brick):
-                x = left + (brick // 2 if place % 2 else 0)
-                cv2.line(mask, (x, top), (x, top + row), 1.0, thick)
-    else:
-        count = {'fence': rng.integers(5, 24), 'poles': rng.integers(1, 4), 'window': rng.integers(2, 6)}[kind]
-        if kind == 'poles':
-            thick *= 2
-        places = rng.random(count) if kind == 'poles' else (np.arange(count) + rng.random()) / count
-        for place in places:
-            x = place * width
-            cv2.line(mask, (round(x), 0), (round(x + lean * height), height), 1.0, thick, cv2.LINE_AA)
-        if kind in ('fence', 'window'):
-            for place in rng.random(2 if kind == 'fence' else count):
-                cv2.line(mask, (0, round(place * height)), (width, round(place * height)), 1.0, thick)
+    mask = _wall(height, width, thick, rng) if kind == 'wall' else _bars(height, width, kind, thick, rng)
+    mask = cv2.GaussianBlur(mask.astype(np.float32) / 255, (0, 0), float(rng.uniform(0.4, 1.0)))
+    background = image.astype(np.float32)
+    if kind == 'wall':  # of bricks, which have less texture than most photos
+        flat = cv2.GaussianBlur(background, (0, 0), max(2.0, min(height, width) / 12))
+        background = flat + float(rng.uniform(0.2, 1.0)) * (background - flat)
     colour = rng.uniform(150, 255) + rng.normal(0, 12, 3)
+    light = 1 - float(rng.uniform(0, 0.3)) * smooth_depth(height, width, rng)
+    grain = rng.normal(0, rng.uniform(0, 8), (height, width))
     opacity = rng.uniform(0.5, 1.0)
     mask = (opacity * mask)[..., None]
-    return np.clip(np.rint((1 - mask) * image + mask * colour), 0, 255).astype(np.uint8)
+    painted = light[..., None] * colour + grain[..., None]
+    return np.clip(np.rint((1 - mask) * background + mask * painted), 0, 255).astype(np.uint8)
 
 
-def _scaled(style: RainStyle, scale: float) -> RainStyle:
-    """Return the style with streaks that are larger and as much fewer, so that they cover the same share."""
+def _bars(height: int, width: int, kind: str, thick: int, rng: np.random.Generator) -> np.ndarray:
+    """Return where the bars of a fence, of poles or of a window are: uint8 ``(height, width)``, 255 inside."""
+    mask = np.zeros((height, width), np.uint8)
+    lean = np.tan(np.radians(rng.normal(0, 4)))  # cameras are not held straight
+    count = {'fence': rng.integers(5, 24), 'poles': rng.integers(1, 4), 'window': rng.integers(2, 6)}[kind]
+    thick = 2 * thick if kind == 'poles' else max(1, min(thick, width // (3 * int(count))))
+    places = rng.random(count) if kind == 'poles' else (np.arange(count) + rng.random()) / count
+    for x in places * width:
+        _line(mask, (x, 0), (x + lean * height, height), thick)
+    if kind != 'poles':
+        for y in rng.random(2 if kind == 'fence' else count) * height:
+            _line(mask, (0, y), (width, y - lean * width), thick)
+    return mask
+
+
+def _wall(height: int, width: int, thick: int, rng: np.random.Generator) -> np.ndarray:
+    """Return where the joints of a brick wall are, likewise; bricks are not all of one size."""
+    row, brick = rng.uniform(8, 40), rng.uniform(20, 90)
+    lean = np.tan(np.radians(rng.normal(0, 4)))
+    mask = np.zeros((height, width), np.uint8)
+    uneven, thick = 0.06 * row, min(thick, int(row / 4))
+    for place, top in enumerate(np.arange(-row - abs(lean) * width, height + abs(lean) * width + row, row)):
+        top += rng.normal(0, uneven)
+        _line(mask, (0, top), (width, top - lean * width), thick)
+        for left in np.arange(-brick, width + brick, brick) + (brick / 2 if place % 2 else 0):
+            x, y = left + rng.normal(0, uneven), top - lean * left
+            _line(mask, (x, y), (x + lean * row, y + row), thick)
+    return mask
+
+
+def _line(mask: np.ndarray, begin: Sequence[float], end: Sequence[float], thick: int) -> None:
+    """Draw a smooth line between places that need not be whole pixels."""
+    ends = [tuple(round(2**SUBPIXEL_BITS * float(value)) for value in place) for place in (begin, end)]
+    cv2.line(mask, ends[0], ends[1], 255, thick, cv2.LINE_AA, SUBPIXEL_BITS)
+
+
+def _scaled(style: RainStyle, scale: float, density: float) -> RainStyle:
+    """Return the style with streaks that are larger and as much fewer, and then so many times more."""
     length, width = ((low * scale, high * scale) for low, high in (style.length, style.width))
-    return replace(style, length=length, width=width, blur=style.blur * scale, density=style.density / scale**2)
+    number = density * style.density / scale**2
+    return replace(style, length=length, width=width, blur=style.blur * scale, density=number)
 
 
 def _expose(photo: np.ndarray, gain: float, gamma: float) -> np.ndarray:

@@ -157,6 +157,7 @@ DATASET: Section = {
     'dataroot_real': Key(str, None, 'Rainy photos without targets, likewise, for SemiRainDataset.'),
     'exclude_keys': Key(str, None, 'Text file of images to leave out, one name without suffix a line; likewise.'),
     'streak_scale': Key(list, None, 'Size of rendered streaks over that of the style, drawn from [LOW, HIGH].'),
+    'streak_density': Key(list, None, 'Number of drawn streaks over that of the style, drawn from [LOW, HIGH].'),
     'veil': Key(list, None, 'Haze of distant rain at the farthest point, drawn from [LOW, HIGH] within 0 and 1.'),
     'gain': Key(list, None, 'Factor on the brightness of clean photos, drawn from [LOW, HIGH].'),
     'gamma': Key(list, None, 'Exponent of clean photos, drawn from [LOW, HIGH].'),
