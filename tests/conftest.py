@@ -14,7 +14,7 @@ from helpers import LONGEST, TINY, write_noise
 import ddsa_arch  # noqa: F401  (fills the registries)
 from ddsa_arch.files.images import images_by_stem
 from ddsa_arch.ops.rain import LIGHT
-from ddsa_arch.runners.data import make_lmdb
+from ddsa_arch.runners.data_lmdb import make_lmdb
 from ddsa_arch.runners.train import train
 from ddsa_arch.sets.sample_photos import sample_photos, write_tiles
 from ddsa_arch.sets.synthesis import render_pairs

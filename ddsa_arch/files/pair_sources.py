@@ -36,8 +36,9 @@ def find_pairs(
     """Find the pairs of a set. Nothing is read but names, unless it is to be guessed which half of files is clean.
 
     Args:
-        inputs: folder of the rainy images, or a pattern with ``*`` (``**`` for folders); or the folder of both sides or
-            of files with halves; with ``pairs_file`` the folder at which the paths in it begin.
+        inputs: folder of the rainy images, or a pattern with ``*`` (``**`` for folders); or the folder of both sides,
+            such as ``input`` and ``target``, or of files with halves; with ``pairs_file`` the folder at which the paths
+            in it begin.
         targets: of the clean images, likewise; None or the same folder where one folder holds both sides.
         match: a rule of ``files.name_rules``.
         pairs_file: text of two columns of paths, see ``files.pair_lists``.
@@ -65,7 +66,10 @@ def find_pairs(
             )
         return pair_halves(inputs, match, roles[0])
     if os.path.realpath(inputs) == os.path.realpath(targets):
-        return pair_one_folder(inputs, match, roles, strays)
+        sides = side_folders(inputs) if Path(inputs).is_dir() else None
+        if sides is None:
+            return pair_one_folder(inputs, match, roles, strays)
+        inputs, targets = sides
     return _pair_folders(inputs, targets, match, strays, roles)
 
 

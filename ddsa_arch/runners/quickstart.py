@@ -34,7 +34,7 @@ from ddsa_arch.ops.rain import RainStyle, rain_style
 from ddsa_arch.options.loading import load_options
 from ddsa_arch.runners.cli import EXIT_INPUT
 from ddsa_arch.runners.compare import PAGE, compare
-from ddsa_arch.runners.data import make_lmdb
+from ddsa_arch.runners.data_lmdb import make_lmdb
 from ddsa_arch.runners.derain import derain_files
 from ddsa_arch.runners.summary import FOLDER as SUMMARY
 from ddsa_arch.runners.train import train

@@ -1,4 +1,4 @@
-"""Tell what is wrong with LMDB stores of images."""
+"""Tell what is wrong with sets of image pairs, stored or as files."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ddsa_arch.errors import InputError
-from ddsa_arch.files.images import ImageFile, ZippedImage, byte_size, decode_image, some
+from ddsa_arch.files.images import ImageFile, ZippedImage, byte_size, decode_image, natural_key, some
 from ddsa_arch.files.lmdb_store import META_NAME, read_entries, read_value, stored_keys, value_sizes
+from ddsa_arch.files.matching import Pairs
 from ddsa_arch.files.name_rules import AUTO, match_names
 
 
@@ -83,6 +84,42 @@ def _equal_values(input_store: str | Path, key: str, target_store: str | Path, t
         return read_value(input_store, key) == read_value(target_store, target_key)
     except InputError:
         return False  # the store's own check names it
+
+
+def file_problems(pairs: Pairs, progress: Callable[[Iterable], Iterable] = iter) -> list[str]:
+    """Tell what is wrong with pairs of files: what has no partner, cannot be read, or differs in size or not at all.
+
+    Args:
+        pairs: as ``files.pair_sources`` finds them.
+        progress: wraps the iterable of pairs, such as tqdm.
+
+    Returns:
+        One sentence for each problem, naming the file.
+    """
+    equal: list[str] = []
+
+    def check(key: str) -> list[str]:
+        shapes, contents = [], []
+        for file in (pairs.inputs[key], pairs.targets[pairs.target_of(key)]):
+            try:
+                contents.append(file.read_bytes())
+                shapes.append(decode_image(contents[-1], str(file)).shape)
+            except OSError as error:
+                return [f'{file}: cannot be read ({error.strerror or error})']
+            except InputError as error:
+                return [str(error)]
+        if contents[0] == contents[1]:
+            equal.append(key)
+        if shapes[0] == shapes[1]:
+            return []
+        sizes = ' and '.join(f'{width} x {height}' for height, width, _ in shapes)
+        return [f'{key!r}: input and target have unequal sizes, {sizes}']
+
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        told = [problem for found in progress(pool.map(check, pairs.inputs)) for problem in found]
+    if equal:
+        told.append(f'input and target are one file in {len(equal)} pairs: {some(sorted(equal, key=natural_key))}')
+    return pairs.problems + told
 
 
 def source_problems(store: str | Path, files: Mapping[str, ImageFile]) -> list[str]:

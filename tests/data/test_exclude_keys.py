@@ -6,7 +6,7 @@ from helpers import write_noise
 
 from ddsa_arch.errors import InputError
 from ddsa_arch.files.images import encode_image
-from ddsa_arch.runners.data import make_lmdb
+from ddsa_arch.runners.data_lmdb import make_lmdb
 
 STEMS = ['r-1', 'r-2', 'r-3', 'r-10']  # in natural order
 TYPES = ['PairedRainDataset', 'RenderedRainDataset']

@@ -9,7 +9,7 @@ from ddsa_arch.data.pair_opening import open_set
 from ddsa_arch.data.paired_rain_dataset import PairedRainDataset
 from ddsa_arch.errors import InputError
 from ddsa_arch.files.images import encode_image
-from ddsa_arch.runners.data import make_lmdb
+from ddsa_arch.runners.data_lmdb import make_lmdb
 
 
 def pixels(seed, width=20):

@@ -6,7 +6,7 @@ from helpers import names, write_noise
 from ddsa_arch.errors import InputError
 from ddsa_arch.files.lmdb_store import read_entries, read_value
 from ddsa_arch.runners import cli, data
-from ddsa_arch.runners.data import make_lmdb
+from ddsa_arch.runners.data_lmdb import make_lmdb
 
 COUNT = 12
 

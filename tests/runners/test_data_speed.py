@@ -3,7 +3,7 @@ import pytest
 
 from ddsa_arch.files.images import encode_image
 from ddsa_arch.runners import cli
-from ddsa_arch.runners.data import make_lmdb
+from ddsa_arch.runners.data_lmdb import make_lmdb
 from ddsa_arch.runners.data_speed import reading_speeds
 
 

@@ -16,7 +16,8 @@ from ddsa_arch.files.key_lists import read_keys
 from ddsa_arch.ops.quality import psnr_y
 from ddsa_arch.ops.rain import LIGHT, add_rain
 from ddsa_arch.runners.compare import compare
-from ddsa_arch.runners.data import make_lmdb, verify
+from ddsa_arch.runners.data_lmdb import make_lmdb
+from ddsa_arch.runners.data_verify import verify
 from ddsa_arch.runners.test import test as run_test
 from ddsa_arch.runners.train import train
 from ddsa_arch.sets.audit import audit

@@ -11,8 +11,8 @@ from ddsa_arch.files.images import encode_image, write_image
 from ddsa_arch.files.key_lists import read_keys
 from ddsa_arch.files.lmdb_store import read_value
 from ddsa_arch.ops.rain import LIGHT, add_rain
-from ddsa_arch.runners.data import make_lmdb
 from ddsa_arch.runners.data_audit import add_arguments, run
+from ddsa_arch.runners.data_lmdb import make_lmdb
 from ddsa_arch.sets import audit as audit_module
 from ddsa_arch.sets.audit import audit
 from ddsa_arch.sets.sample_photos import sample_photos, split_tiles

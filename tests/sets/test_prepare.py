@@ -16,7 +16,7 @@ from ddsa_arch.files import lmdb_store
 from ddsa_arch.files.images import encode_image
 from ddsa_arch.files.lmdb_store import read_entries
 from ddsa_arch.runners import cli
-from ddsa_arch.runners.data import verify
+from ddsa_arch.runners.data_verify import verify
 from ddsa_arch.sets import benchmarks
 from ddsa_arch.sets.benchmarks import BENCHMARKS, Benchmark
 

@@ -6,7 +6,8 @@ import pytest
 from ddsa_arch.errors import InputError
 from ddsa_arch.files.images import encode_image
 from ddsa_arch.files.lmdb_store import read_entries, read_value
-from ddsa_arch.runners.data import make_lmdb, verify
+from ddsa_arch.runners.data_lmdb import make_lmdb
+from ddsa_arch.runners.data_verify import verify
 from ddsa_arch.sets.prepare import prepare
 from ddsa_arch.sets.published import PUBLISHED, names
 

@@ -69,5 +69,48 @@ def test_a_half_made_store_and_a_path_of_something_else_are_named(stores, tmp_pa
     (stores[0] / META_NAME).write_text('', encoding='utf-8')
     assert main(['data', 'verify', str(stores[0])]) == 1
     assert 'was left half-made' in capsys.readouterr().out
-    assert main(['data', 'verify', str(tmp_path / 'input')]) == 2
-    assert 'neither an X.lmdb nor a folder with input.lmdb' in capsys.readouterr().err
+    assert main(['data', 'verify', str(tmp_path / 'nowhere')]) == 2
+    assert 'nowhere: no X.lmdb, no folder with input.lmdb' in capsys.readouterr().err
+    assert main(['data', 'verify']) == 2
+    assert 'nothing to check' in capsys.readouterr().err
+
+
+@pytest.fixture
+def folders(tmp_path, rng):
+    for side in ('rain', 'norain'):
+        for number in range(1, 4):
+            pixels = rng.integers(0, 256, (8, 12, 3), dtype=np.uint8)
+            write_image(tmp_path / 'set' / side / f'{side}-{number}.png', pixels)
+    return tmp_path / 'set'
+
+
+def test_sound_files_have_no_problems_however_they_are_named(folders, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'list.txt').write_text('rain/rain-1.png norain/norain-1.png\n', encoding='utf-8')
+    for words, pairs in (
+        (['set'], 3),
+        (['--input', 'set/rain', '--target', 'set/norain'], 3),
+        (['--input', 'set/rain/rain-*.png', '--target', 'set/norain/norain-*.png'], 3),
+        (['--pairs-file', 'list.txt', '--root', 'set'], 1),
+    ):
+        assert main(['data', 'verify', *words]) == 0
+        assert f'| {pairs} ' in capsys.readouterr().out
+
+
+def test_each_damage_of_files_is_named(folders, capsys):
+    rainy, clean = folders / 'rain', folders / 'norain'
+    whole = (rainy / 'rain-1.png').read_bytes()
+    (clean / 'norain-1.png').write_bytes(whole)
+    (rainy / 'rain-2.png').write_bytes(whole[:-20])
+    write_image(clean / 'norain-3.png', np.zeros((8, 13, 3), np.uint8))
+    write_image(rainy / 'rain-4.png', np.zeros((8, 13, 3), np.uint8))
+    assert main(['data', 'verify', '--input', str(rainy), '--target', str(clean), '--match', 'common']) == 1
+    lines = capsys.readouterr().out.splitlines()
+    for words in (
+        'rain-4',
+        'rain-2.png: truncated',
+        'unequal sizes, 12 x 8 and 13 x 8',
+        'input and target are one file in 1 pairs',
+    ):
+        assert sum(words in line for line in lines) == 1, (words, lines)
+    assert len(lines) == 4
