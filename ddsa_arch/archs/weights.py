@@ -185,7 +185,8 @@ def write_weights(
             tensors = {k: v.clone() for k, v in stored.items()}  # none may share memory
             part.write_bytes(safetensors.torch.save(tensors, {'format': 'pt', BLOCK: told}))  # save_file: for one user
         else:
-            torch.save({'params': stored, 'network_g': dict(network_g), BLOCK: block}, part)
+            with part.open('wb') as file:  # which tells why it cannot be written
+                torch.save({'params': stored, 'network_g': dict(network_g), BLOCK: block}, file)
 
 
 def untrained_tensors(net: nn.Module, path: str | Path, loaded: Loaded) -> str:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from ddsa_arch.data.image_source import ImageSource
 from ddsa_arch.data.pair_opening import PairedSources
@@ -18,6 +17,7 @@ from ddsa_arch.files.images import IMAGE_SUFFIXES, natural_key, some
 from ddsa_arch.files.lmdb_store import is_store
 from ddsa_arch.files.name_rules import AUTO, match_names
 from ddsa_arch.files.pair_sources import is_pattern
+from ddsa_arch.options.reading import read_options
 
 RAINY = 'Rainy'  # the inputs, as a method of their own
 ONLY_SET = 'images'  # of image folders without a name of a set
@@ -134,8 +134,8 @@ def _read_results(method: Method) -> Method:
             name: {row['image']: row for row in record['images']} for name, record in results['sets'].items()
         }
         options = method.path / 'options.yml'
-        method.options = yaml.safe_load(options.read_text(encoding='utf-8')) if options.is_file() else {}
-    except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        method.options = read_options(options) if options.is_file() else {}
+    except (ValueError, KeyError, TypeError, AttributeError, InputError) as error:
         raise InputError(f'{method.path}: results.json or options.yml is damaged ({error}); test again') from error
     suffix = (method.options.get('val') or {}).get('suffix')
     method.suffix = f'_{suffix}' if suffix else ''

@@ -20,8 +20,8 @@ PART_PATTERN = '*.part'
 
 def save_whole(content: Mapping[str, Any], path: str | Path) -> None:
     """Save by torch.save, whole or not at all."""
-    with atomic_path(path) as part:
-        torch.save(dict(content), part)
+    with atomic_path(path) as part, part.open('wb') as file:  # which tells why it cannot be written
+        torch.save(dict(content), file)
 
 
 def weight_file(models: str | Path, iteration: int, label: str = 'net_g') -> Path:

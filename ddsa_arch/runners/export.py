@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
+import io
 import json
 import logging
 import os
@@ -177,7 +178,11 @@ def _write_program(path: Path, net: nn.Module, about: Mapping[str, Any]) -> None
                 onnx.model.metadata_props[BLOCK] = text
                 onnx.save(path, external_data=False)
             else:
-                torch.export.save(program, path, extra_files={BLOCK: text})
+                written = io.BytesIO()  # on a full disk, torch ends the process if it writes the file itself
+                torch.export.save(program, written, extra_files={BLOCK: text})
+                path.write_bytes(written.getbuffer())
+    except OSError:
+        raise  # of the disk, not of the network
     except Exception as error:  # of any kind, from any layer of the exporter
         raise InputError(f'{type(net).__name__} cannot be exported as {path.suffix}: {first_line(error)}') from error
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from basicsr.metrics import calculate_metric
 
 from ddsa_arch.errors import InputError
@@ -20,6 +19,7 @@ from ddsa_arch.files.images import read_image, write_image
 from ddsa_arch.files.plots import Curve, plot, running_mean, write_plot
 from ddsa_arch.models.kept_images import RAINY, STRIPS, TARGET
 from ddsa_arch.ops.figures import fit_width, side_by_side
+from ddsa_arch.options.reading import read_options
 from ddsa_arch.training.progress import TABLE_FIGURES, TABLE_NAME
 from ddsa_arch.training.resolved import RESOLVED_NAME
 
@@ -127,7 +127,7 @@ def evenly(values: Sequence[int], count: int) -> list[int]:
 def _psnr_of(experiment: Path) -> dict[str, Any] | None:
     """Return the options of the metric that measured PSNR in validation."""
     path = experiment / RESOLVED_NAME
-    options = yaml.safe_load(path.read_text(encoding='utf-8')) if path.is_file() else {}
+    options = read_options(path) if path.is_file() else {}
     metrics = (options.get('val') or {}).get('metrics') or {}
     return next((metric for metric in metrics.values() if 'psnr' in metric['type']), None)
 

@@ -1,8 +1,10 @@
 """``ddsa export``: what is written gives the network's numbers, or nothing is written."""
 
+import contextlib
 import hashlib
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -205,6 +207,26 @@ def test_a_file_that_is_there_stays(dim, tmp_path, suffix):
     if suffix != '.onnx':
         export(dim, out, overwrite=True)
         assert out.stat().st_size > 4
+
+
+@pytest.mark.skipif(not Path('/dev/full').exists(), reason='no /dev/full')
+@pytest.mark.parametrize('suffix', ['.pt2', '.onnx', '.safetensors', '.pth'])
+def test_a_full_disk_is_one_message(dim, tmp_path, monkeypatch, capsys, suffix):
+    """What is written is a link to a device that is always full."""
+    made = Path.mkdir
+
+    def mkdir(folder, *arguments, **more):
+        made(folder, *arguments, **more)
+        if folder.name.endswith('.made.part'):
+            (folder / f'net{suffix}').symlink_to('/dev/full')
+
+    monkeypatch.setattr(Path, 'mkdir', mkdir)
+    monkeypatch.setattr('ddsa_arch.archs.weights.atomic_path', contextlib.nullcontext)
+    (tmp_path / 'out').mkdir()
+    assert cli.main(['export', str(dim), '-o', str(tmp_path / 'out' / f'net{suffix}')]) == 2
+    told = capsys.readouterr().err
+    assert (told.count('\n'), told.startswith(f'error: the disk of {tmp_path / "out"} is full')) == (1, True), told
+    assert list((tmp_path / 'out').iterdir()) == []
 
 
 @pytest.mark.parametrize('suffix', ['.pt2', '.safetensors'])

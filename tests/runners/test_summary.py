@@ -144,3 +144,10 @@ def test_a_folder_that_is_no_training_is_named(workplace, capsys):
     expected = 'error: empty: no options.yml there; name the folder of a training, experiments/NAME\n'
     assert capsys.readouterr().err == expected
     assert list((workplace / 'empty').iterdir()) == []
+
+
+@pytest.mark.parametrize('text', ['', '- a list', 'name: [', 'a: !!python/object/apply:os.system [true]'])
+def test_resolved_options_that_are_damaged_are_named(trained, capsys, text):
+    (trained / 'options.yml').write_text(text, encoding='utf-8')
+    assert main(['summary', str(trained)]) == 2
+    assert f'error: {trained / "options.yml"}: ' in capsys.readouterr().err
