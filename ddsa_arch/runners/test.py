@@ -13,8 +13,8 @@ from ddsa_arch.comparison.scores import SCORES
 from ddsa_arch.files.images import some
 from ddsa_arch.files.tables import markdown_table, plain_cell
 from ddsa_arch.machine.process import is_first_process
-from ddsa_arch.models.derain_model import NOT_FINITE
 from ddsa_arch.models.protocol import describe_protocol
+from ddsa_arch.models.validated_model import NOT_FINITE
 from ddsa_arch.training import pipeline
 
 EXIT_FAILED = 1

@@ -17,7 +17,7 @@ from helpers import free_port, rows, same, variables
 from ddsa_arch.errors import InputError
 from ddsa_arch.fast import is_accelerated
 from ddsa_arch.files.images import images_by_stem, read_image, write_image
-from ddsa_arch.models import derain_model
+from ddsa_arch.models import validated_model
 from ddsa_arch.models.training_step import TrainingStep
 from ddsa_arch.ops.quality import psnr_y
 from ddsa_arch.runners.cli import main
@@ -183,7 +183,7 @@ def test_networks_run_fast_in_training_and_validation(
 ):
     monkeypatch.setattr(torch.nn.Module, 'compile', lambda self, **_: None)
     validated, trained = [], []
-    restore, step = derain_model.restore, TrainingStep.run
+    restore, step = validated_model.restore, TrainingStep.run
 
     def watched(net, *arguments):
         validated.append((is_accelerated(net), any('forward' in module.__dict__ for module in net.modules())))
@@ -193,7 +193,7 @@ def test_networks_run_fast_in_training_and_validation(
         trained.append(is_accelerated(self.net))
         return step(self, *arguments)
 
-    monkeypatch.setattr(derain_model, 'restore', watched)
+    monkeypatch.setattr(validated_model, 'restore', watched)
     monkeypatch.setattr(TrainingStep, 'run', watched_step)
     folder = train(write_options('train', **changes))
     assert set(validated) == {(validated_fast, False)}
