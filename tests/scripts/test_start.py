@@ -2,6 +2,7 @@
 
 import importlib
 import io
+import signal
 import subprocess
 import sys
 import tarfile
@@ -12,6 +13,7 @@ import pytest
 @pytest.fixture
 def start(monkeypatch, repository):
     monkeypatch.syspath_prepend(str(repository / 'scripts'))
+    importlib.import_module('ddsa_start.toolbox')
     return importlib.import_module('ddsa_start')
 
 
@@ -53,7 +55,7 @@ def test_with_all_packages_the_command_is_that_of_the_package(start, capsys):
 def test_repair_installs_what_is_missing_and_keeps_torch(start, monkeypatch, tmp_path, capsys):
     hide(monkeypatch, start, 'basicsr', 'torchvision')
     commands = []
-    monkeypatch.setattr(start.subprocess, 'check_call', lambda command, env: commands.append(command))
+    monkeypatch.setattr('subprocess.check_call', lambda command, env: commands.append(command))
     assert start.main(['doctor', '--repair']) == 0
     assert commands[0][3:5] == ['install', 'torchvision']
     assert commands[0][5].startswith('torch==')
@@ -63,7 +65,7 @@ def test_repair_installs_what_is_missing_and_keeps_torch(start, monkeypatch, tmp
     def fail(command, env):
         raise subprocess.CalledProcessError(1, command)
 
-    monkeypatch.setattr(start.subprocess, 'check_call', fail)
+    monkeypatch.setattr('subprocess.check_call', fail)
     assert start.main(['doctor', '--repair']) == 2
     assert 'failed; its last lines say why' in capsys.readouterr().err
 
@@ -83,10 +85,19 @@ def test_basicsr_is_installed_with_tensorboard_in_place_of_its_nightly(start, tm
     assert needs.read_text().split() == ['addict', 'tensorboard', 'torch>=1.7']
 
 
-def test_an_interrupt_while_packages_are_imported_leaves_no_traceback(start, monkeypatch, capsys):
-    def interrupted():
-        raise KeyboardInterrupt
+def test_an_interrupt_while_packages_are_imported_leaves_no_traceback(repository):
+    code = (
+        'import os, signal, ddsa_start\n'
+        'signal.signal(signal.SIGINT, signal.default_int_handler)\n'
+        'ddsa_start.find_problems = lambda: os.kill(os.getpid(), signal.SIGINT)\n'
+        "ddsa_start.main(['train'])\n"
+    )
+    ran = subprocess.run([sys.executable, '-c', code], cwd=repository / 'scripts', capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) == (130, 'interrupted\n')
 
-    monkeypatch.setattr(start, 'find_problems', interrupted)
-    assert start.main(['train']) == 130
-    assert capsys.readouterr().err == 'interrupted\n'
+
+def test_the_handler_of_interrupts_is_put_back(start):
+    before = signal.getsignal(signal.SIGINT)
+    with start.ending_at_once():
+        pass
+    assert signal.getsignal(signal.SIGINT) == before
