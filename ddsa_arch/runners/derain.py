@@ -24,10 +24,10 @@ from ddsa_arch.files.atomic import sweep
 from ddsa_arch.files.images import write_image
 from ddsa_arch.files.locks import only_writer
 from ddsa_arch.files.photos import Photo, read_photo, write_photo
-from ddsa_arch.files.videos import VideoReader, has_ffmpeg, writing_video
 from ddsa_arch.inference.derainer import AUTO, BUILT_IN, ENSEMBLES, Derainer
 from ddsa_arch.inference.exported import is_exported, is_onnx
 from ddsa_arch.inference.plan import COMPARED, FORMATS, Job, plan
+from ddsa_arch.inference.videos import derain_video
 from ddsa_arch.machine.process import detect_launcher, keep_freed_memory, process_group, torch_settings
 from ddsa_arch.models.gathering import gather, interleave
 from ddsa_arch.ops.figures import side_by_side
@@ -35,7 +35,7 @@ from ddsa_arch.ops.pixels import to_rgb
 from ddsa_arch.options.loading import import_modules
 from ddsa_arch.runners.export import SIZES, export
 
-EXIT_FAILED = 1  # some files were not derained
+EXIT_FAILED = 1  # some files were not derained, or are not whole
 READ_AHEAD = 2  # images
 LONGEST_WAIT = 7 * 24 * 60.0  # minutes for which a process that is done waits for the others
 BAR = '{l_bar}{bar}| {n:.3g}/{total_fmt} files [{elapsed}<{remaining}, {rate_fmt}]'  # n has parts of a large image
@@ -54,11 +54,13 @@ class Report:
         done: results, in order.
         failed: (file, reason) of those that were not derained.
         notes: (file, sentence) of what could not be kept; without a file, what holds for all.
+        cut_off: (file, how far it goes) of videos that are cut off; they are among the results too.
     """
 
     done: list[Path] = field(default_factory=list)
     failed: list[tuple[Path, str]] = field(default_factory=list)
     notes: list[tuple[Path | None, str]] = field(default_factory=list)
+    cut_off: list[tuple[Path, str]] = field(default_factory=list)
 
 
 def derain_files(
@@ -110,7 +112,7 @@ def _derain_jobs(
         for count, (job, read) in enumerate(_read_ahead(jobs)):
             try:
                 if read is None:
-                    notes = _derain_video(derainer, job, pictures, quiet)
+                    notes = _derain_video(derainer, job, report, pictures, quiet)
                 else:
                     progress = functools.partial(_advance, bar, count)
                     notes = _derain_photo(derainer, job, read.result(), pictures, progress)
@@ -150,29 +152,23 @@ def _derain_photo(
     return notes
 
 
-def _derain_video(derainer: Derainer, job: Job, pictures: Path | None, quiet: bool | None) -> Sequence[str]:
-    reader = VideoReader(job.source)
-    try:
-        total = reader.info.frames or None
-        shown = reader.info.frames // 2
-        count = 0
-        with (
-            writing_video(job.target, job.source, reader.info) as writer,
-            tqdm(total=total, unit='frame', desc=job.source.name, leave=False, disable=quiet) as bar,
-        ):
-            for frame in reader:
-                derained = derainer(frame, bgr=True)
-                writer.write(derained)
-                if pictures and count == shown:
-                    _write_picture(pictures / f'{job.name}.jpg', frame, derained)
-                count += 1
-                bar.update()
-    finally:
-        reader.close()
-    notes = []
-    if total and count < total:
-        notes.append(f'{count} frames of the {total} that the file tells of could be read')
-    return notes if has_ffmpeg() else [*notes, 'written without sound, as ffmpeg is not installed']
+def _derain_video(
+    derainer: Derainer, job: Job, report: Report, pictures: Path | None, quiet: bool | None
+) -> Sequence[str]:
+    def show(rainy: np.ndarray, derained: np.ndarray) -> None:
+        if pictures:
+            _write_picture(pictures / f'{job.name}.jpg', _bgr(rainy), _bgr(derained))
+
+    with tqdm(unit='frame', desc=job.source.name, leave=False, disable=quiet) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = max(done, total) if total else None
+            bar.update(done - bar.n)
+
+        result = derain_video(derainer, job.source, job.target, progress, show)
+    if result.cut_off:
+        report.cut_off.append((job.source, result.cut_off))
+    return result.notes
 
 
 def _bgr(pixels: np.ndarray) -> np.ndarray:
@@ -216,7 +212,10 @@ def _of_all_processes(report: Report) -> Report:
     parts = gather(report)
     notes = dict.fromkeys(chain.from_iterable(part.notes for part in parts))  # what holds for all is told once
     return Report(
-        interleave([part.done for part in parts]), list(chain.from_iterable(part.failed for part in parts)), list(notes)
+        interleave([part.done for part in parts]),
+        list(chain.from_iterable(part.failed for part in parts)),
+        list(notes),
+        list(chain.from_iterable(part.cut_off for part in parts)),
     )
 
 
@@ -227,10 +226,14 @@ def _tell(report: Report, args: argparse.Namespace) -> int:
         print(f'{len(report.failed)} not derained:', file=sys.stderr)
         for file, reason in report.failed:
             print(f'  {_shown(file)}: {reason}', file=sys.stderr)
+    if report.cut_off:
+        print(f'{len(report.cut_off)} derained as far as they go:', file=sys.stderr)
+        for file, how_far in report.cut_off:
+            print(f'  {_shown(file)}: {how_far}', file=sys.stderr)
     print(f'{len(report.done)} derained in {args.out}')
     if args.compare and report.done:
         print(f'before and after in {Path(args.out) / COMPARED}')
-    return EXIT_FAILED if report.failed else 0
+    return EXIT_FAILED if report.failed or report.cut_off else 0
 
 
 def _derainer(weights: str | None, network: Mapping[str, Any] | None, backend: str, how: Mapping[str, Any]) -> Derainer:
