@@ -16,6 +16,7 @@ from av.video.frame import VideoFrame
 from ddsa_arch.files.video_formats import Choice
 
 LIMITED_RANGE, FULL_RANGE = 1, 2  # in ffmpeg's numbers
+UNSPECIFIED = 2  # matrix, primaries or transfer curve
 TRANSFERS_OF_HDR = {16: 'PQ', 18: 'HLG'}
 DEINTERLACER = ('bwdif', 'mode=send_frame:parity=auto:deint=interlaced')  # leaves frames alone that are not
 
@@ -106,11 +107,17 @@ def planes_of_first(frame: VideoFrame, depth: int) -> list[np.ndarray]:
     return planes_of(frame, depth)[: sum(not c.is_alpha for c in frame.format.components)]
 
 
-def _reformatted(frame: VideoFrame, name: str) -> VideoFrame:
-    """Return a frame in another pixel format, with the matrix and range that it has."""
-    rgb = frame.format.is_rgb or frame.format.has_palette
-    same = None if rgb else LIMITED_RANGE
-    new = frame.reformat(format=name, src_color_range=same, dst_color_range=same)
+def _reformatted(frame: VideoFrame, name: str | None, size: tuple[int, int] | None = None) -> VideoFrame:
+    """Return a frame in another pixel format or size, with the matrix and range that it has."""
+    tags = frame.colorspace, frame.color_primaries, frame.color_trc, frame.color_range
+    # ffmpeg knows few of the tags, and would convert colours by them
+    frame.colorspace = frame.color_primaries = frame.color_trc = UNSPECIFIED
+    same = None if frame.format.is_rgb or frame.format.has_palette else LIMITED_RANGE
+    width, height = size or (None, None)
+    try:
+        new = frame.reformat(width, height, name, src_color_range=same, dst_color_range=same)
+    finally:
+        frame.colorspace, frame.color_primaries, frame.color_trc, frame.color_range = tags
     return _with_attributes(new, frame)
 
 
@@ -127,7 +134,7 @@ def _with_attributes(new: VideoFrame, old: VideoFrame) -> VideoFrame:
 
 def resized(frame: VideoFrame, size: tuple[int, int]) -> VideoFrame:
     """Return a frame with another width and height, with its own time stamp and tags."""
-    return _with_attributes(frame.reformat(*size, src_color_range=LIMITED_RANGE, dst_color_range=LIMITED_RANGE), frame)
+    return _reformatted(frame, None, size)
 
 
 def _side_data(frame: VideoFrame, kind: Type) -> bytes | None:

@@ -188,7 +188,9 @@ def test_cover_pictures_are_kept(tmp_path):
     assert told(target)['times'] == told(source)['times']
 
 
-@pytest.mark.parametrize('tags', [(1, 1, 1, 1), (6, 6, 6, 1), (9, 9, 14, 1), (1, 1, 1, 2), (5, 5, 1, 2), (2, 2, 2, 0)])
+@pytest.mark.parametrize(
+    'tags', [(1, 1, 1, 1), (6, 6, 6, 1), (9, 9, 14, 1), (1, 1, 1, 2), (5, 5, 1, 2), (9, 9, 9, 1), (2, 2, 2, 0)]
+)
 @pytest.mark.parametrize('name', ['a.mp4', 'a.mkv', 'a.webm'])
 def test_colours_keep_their_tags(tmp_path, name, tags):
     codec = 'libvpx-vp9' if name == 'a.webm' else 'libx264'
@@ -231,6 +233,17 @@ def test_depth_and_chroma_are_kept(tmp_path, name, codec, pixels, expected):
     if expected[0] == 'ffv1' or codec in ('qtrle', 'huffyuv'):  # nothing is lost
         for one, other in zip(told(source)['frames'], after['frames'], strict=True):
             assert np.array_equal(one.to_ndarray(format='rgb48le'), other.to_ndarray(format='rgb48le'))
+
+
+@pytest.mark.parametrize('tags', [(9, 9, 9, 1), (14, 12, 17, 2), (0, 1, 13, 2)])
+def test_rare_tags_do_not_hinder_a_change_of_format(tmp_path, tags):
+    pixels, codec = ('rgb24', 'png') if tags[0] == 0 else ('uyvy422', 'rawvideo')
+    source = make_video(tmp_path / 'a.mov', codec, pixels, 2, tags=tags, values=[100, 128, 128])
+    target, _ = copied(source)
+    assert told(target)['tags'][1:3] == told(source)['tags'][1:3]
+    pair = [told(path)['frames'][0] for path in (source, target)]
+    if pixels == 'rgb24':
+        assert np.array_equal(*(frame.to_ndarray(format='rgb24') for frame in pair))
 
 
 @pytest.mark.parametrize(('tags', 'name'), [(HLG, 'HLG'), (PQ, 'PQ')])
