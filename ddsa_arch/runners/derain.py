@@ -71,6 +71,7 @@ def derain_files(
     overwrite: bool = False,
     compare: bool = False,
     shard: tuple[int, int] = (0, 1),
+    steady: bool = False,
 ) -> Report:
     """Derain files into a folder. A file that cannot be derained does not stop the others.
 
@@ -82,6 +83,7 @@ def derain_files(
         overwrite: replace results that are there.
         compare: write a picture of before and after for each file too.
         shard: (r, n): every n-th file from the r-th on.
+        steady: take out what flickers in videos, see ``ops.steady``.
 
     Raises:
         InputError: nothing to derain; nothing was written then.
@@ -95,7 +97,7 @@ def derain_files(
         report = Report(failed=list(planned.refused))
         if not planned.jobs:
             return report
-        return _derain_jobs(planned.jobs, report, derainer, Path(out) / COMPARED if compare else None, shard)
+        return _derain_jobs(planned.jobs, report, derainer, Path(out) / COMPARED if compare else None, shard, steady)
 
 
 def _derain_jobs(
@@ -104,6 +106,7 @@ def _derain_jobs(
     derainer: Derainer | Callable[[], Derainer],
     pictures: Path | None,
     shard: tuple[int, int],
+    steady: bool,
 ) -> Report:
     derainer = derainer if isinstance(derainer, Derainer) else derainer()
     quiet = True if shard[0] else None  # None: where there is no terminal
@@ -112,7 +115,7 @@ def _derain_jobs(
         for count, (job, read) in enumerate(_read_ahead(jobs)):
             try:
                 if read is None:
-                    notes = _derain_video(derainer, job, report, pictures, quiet)
+                    notes = _derain_video(derainer, job, report, pictures, quiet, steady)
                 else:
                     progress = functools.partial(_advance, bar, count)
                     notes = _derain_photo(derainer, job, read.result(), pictures, progress)
@@ -153,7 +156,7 @@ def _derain_photo(
 
 
 def _derain_video(
-    derainer: Derainer, job: Job, report: Report, pictures: Path | None, quiet: bool | None
+    derainer: Derainer, job: Job, report: Report, pictures: Path | None, quiet: bool | None, steady: bool
 ) -> Sequence[str]:
     def show(rainy: np.ndarray, derained: np.ndarray) -> None:
         if pictures:
@@ -165,7 +168,7 @@ def _derain_video(
             bar.total = max(done, total) if total else None
             bar.update(done - bar.n)
 
-        result = derain_video(derainer, job.source, job.target, progress, show)
+        result = derain_video(derainer, job.source, job.target, progress, show, steady)
     if result.cut_off:
         report.cut_off.append((job.source, result.cut_off))
     return result.notes
@@ -203,7 +206,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         process_group(detect_launcher('none'), use_gpu=False, timeout=LONGEST_WAIT),
         torch_settings(args.tf32, False, args.threads),
     ):
-        report = derain_files(args.inputs, args.out, derainer, args.format, args.overwrite, args.compare, shard)
+        report = derain_files(
+            args.inputs, args.out, derainer, args.format, args.overwrite, args.compare, shard, args.steady
+        )
         report = _of_all_processes(report)  # torchrun stops all once one has failed, so each waits for the others
     return 0 if shard[0] else _tell(report, args)
 
@@ -286,6 +291,7 @@ def _parser() -> argparse.ArgumentParser:
     add('--half', action='store_true', help='compute in 16 bits where that works')
     add('--ensemble', type=int, default=1, choices=ENSEMBLES, help=ENSEMBLE_HELP)
     add('--compare', action='store_true', help=f'write pictures of before and after too, into DIR/{COMPARED}')
+    add('--steady', action='store_true', help='less flicker in videos: what one frame has alone goes')
     add('--device', default=AUTO, help='auto, cpu, cuda, cuda:1, mps (auto)')
     add('--overwrite', action='store_true', help='replace results that are there')
     add('--threads', type=int, metavar='N', help="on the CPU (torch's choice, one for each core)")

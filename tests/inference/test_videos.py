@@ -11,7 +11,7 @@ import pytest
 import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
-from video_files import grey, make_video, told
+from video_files import fill, grey, make_video, told
 
 from ddsa_arch.archs.weights import write_weights
 from ddsa_arch.errors import InputError
@@ -111,6 +111,26 @@ def test_the_network_sees_pictures_upright(tmp_path, same):
     after = told(tmp_path / 'b.mp4')
     assert (after['size'], after['rotation']) == ((64, 48), 90)
     assert grey(tmp_path / 'b.mp4') == pytest.approx(grey(source), abs=0.5)
+
+
+def test_steady_takes_out_what_flickers(tmp_path, same):
+    """Frames of one grey, one of which is a little brighter."""
+    source = tmp_path / 'a.mkv'
+    with av.open(str(source), 'w') as out:
+        stream = out.add_stream('ffv1', rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, 'yuv420p'
+        for index in range(6):
+            frame = av.VideoFrame(64, 48, 'yuv420p')
+            fill(frame, index, (103 if index == 3 else 100, 128, 128))
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    derain_video(same, source, tmp_path / 'plain.mkv')
+    result = derain_video(same, source, tmp_path / 'steady.mkv', steady=True)
+    assert result.frames == 6
+    assert grey(tmp_path / 'plain.mkv') == [100, 100, 100, 103, 100, 100]
+    assert grey(tmp_path / 'steady.mkv') == pytest.approx([100] * 6, abs=1)
+    assert told(tmp_path / 'steady.mkv')['times'] == told(source)['times']
 
 
 def test_progress_is_told(tmp_path, same):
