@@ -12,6 +12,7 @@ from av.video.format import VideoFormat
 from ddsa_arch.errors import InputError
 
 SINGLE_CHROMA = ('libx264', 'libx265', 'libsvtav1')  # halve chroma of even sizes alone
+SMALLEST_HEVC = 32  # pixels of a side
 RGB8, PACKED_RGB8 = 'gbrp', 'bgr0'  # the second is what FFV1 has in place of the first
 QUIET = 'log-level=none'  # x265 writes to the terminal by itself
 
@@ -152,6 +153,8 @@ def choose(container: Container, source: Layout, size: tuple[int, int], lossless
     encoders = container.lossless if lossless else container.eight if source.depth == 8 else container.deep
     best: tuple[tuple[int, int], Choice] | None = None
     for encoder in encoders:
+        if encoder is HEVC and min(size) < SMALLEST_HEVC:
+            continue
         for taken, stored in _formats(encoder.name).items():
             even = taken.kind in ('444', 'rgb') or not (size[0] % 2 or size[1] % 2)
             if taken.kind not in _kinds(source.kind, lossless) or (encoder.name in SINGLE_CHROMA and not even):

@@ -21,7 +21,7 @@ from ddsa_arch.files.video_frames import FULL_RANGE, Frame, static_hdr
 from ddsa_arch.files.video_tracks import AsFlac, add_track, attach, copied_metadata, is_passed_on, muxer_options
 from ddsa_arch.files.videos import VideoReader
 
-os.environ.setdefault('SVT_LOG', '1')  # else SVT-AV1 writes to the terminal by itself
+os.environ.setdefault('SVT_LOG', '0')  # else SVT-AV1 writes to the terminal by itself
 HEVC_TAG = 'hvc1'  # without it Apple's players take no HEVC
 REORDERED = 1.0  # seconds that hold the frames which wait for later ones
 MOV_FORMATS = ('mp4', 'mov')
@@ -165,25 +165,29 @@ class VideoWriter:
     def pass_on(self, packet: Packet) -> None:
         """Write a packet of another stream; one that does not fit is left out and counted."""
         index = packet.stream.index
-        if index in self._coders:
-            self.out.mux(self._coders[index].packets(packet))
-            self.sink.check()
-            return
-        track = self._tracks[index]
+        try:
+            if index in self._coders:
+                self.out.mux(self._coders[index].packets(packet))
+            else:
+                self.out.mux(self._in_order(packet, self._tracks[index]))
+        except (av.FFmpegError, ValueError):
+            self._lost[index] = self._lost.get(index, 0) + 1
+        self.sink.check()
+
+    def _in_order(self, packet: Packet, track: Stream) -> Packet:
+        """Give a packet to its new stream, and time stamps after those of the one before."""
+        index = packet.stream.index
         last = self._last.get(index)
+        least = None if last is None else last + (track.type != 'subtitle')
         if packet.dts is None:
-            packet.dts = packet.pts if packet.pts is not None else 0 if last is None else last + 1
-        if last is not None and packet.dts < last + (track.type != 'subtitle'):
-            packet.dts = last + (track.type != 'subtitle')
+            packet.dts = packet.pts if packet.pts is not None else least or 0
+        if least is not None:
+            packet.dts = max(packet.dts, least)
         if packet.pts is None or packet.pts < packet.dts:
             packet.pts = packet.dts
         self._last[index] = packet.dts
         packet.stream = track
-        try:
-            self.out.mux(packet)
-        except (av.FFmpegError, ValueError):
-            self._lost[index] = self._lost.get(index, 0) + 1
-        self.sink.check()
+        return packet
 
     def finish(self) -> None:
         """Close the file.

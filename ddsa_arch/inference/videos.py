@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import av
 import numpy as np
 from av.packet import Packet
 
+from ddsa_arch.errors import InputError
 from ddsa_arch.files.video_frames import Frame, Upright, upright
 from ddsa_arch.files.video_writer import VideoWriter, writing_video
 from ddsa_arch.files.videos import VideoReader
@@ -96,6 +98,8 @@ def derain_video(
                     count += 1
                     if progress is not None:
                         progress(count, reader.info.frames)
+    except av.FFmpegError as error:
+        raise InputError(f'{source}: {error.strerror}') from error
     finally:
         reader.close()
     return VideoResult(count, [*reader.notes, *writer.notes], reader.cut_off)
