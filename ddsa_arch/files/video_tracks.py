@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Mapping
 
@@ -60,7 +61,7 @@ class AsFlac:
     """
 
     def __init__(self, out: OutputContainer, stream: AudioStream) -> None:
-        self.stream = stream
+        self.stream, self._next = stream, 0
         given = stream.codec_context
         track = out.add_stream('flac', rate=given.sample_rate)
         assert isinstance(track, AudioStream)
@@ -71,12 +72,18 @@ class AsFlac:
     def packets(self, packet: Packet | None) -> list[Packet]:
         """Return what is ready after one more packet, or after the last one (None)."""
         ready: list[Packet] = []
-        try:
+        with contextlib.suppress(av.FFmpegError):  # a damaged packet
             for frame in self.stream.decode(packet):
                 ready += self.track.encode(frame)
-        except av.FFmpegError:  # a damaged packet
-            pass
-        return ready if packet is not None else ready + self.track.encode(None)
+        if packet is None:
+            ready += self.track.encode(None)
+        return [self._stamped(one) for one in ready if one.size]  # one without sound closes the encoder
+
+    def _stamped(self, packet: Packet) -> Packet:
+        if packet.pts is None:  # of the last sound, which filled no packet
+            packet.pts = packet.dts = self._next
+        self._next = packet.pts + (packet.duration or 0)
+        return packet
 
 
 def add_track(out: OutputContainer, stream: Stream, container: Container) -> Stream | AsFlac | str:

@@ -115,7 +115,7 @@ def test_sound_that_does_not_fit_is_coded_anew_without_loss(tmp_path):
         return np.concatenate(frames)
 
     before, after = wave(source), wave(target) / 2**31
-    assert len(after) == len(before)
+    assert len(after) == len(before) > 0.35 * 44100
     assert np.abs(before - after).max() < 2**-20
 
 
