@@ -17,7 +17,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from ddsa_arch.errors import InputError
-from ddsa_arch.files.video_formats import CONTAINERS, Choice, choose, layout
+from ddsa_arch.files.video_formats import CONTAINERS, Choice, Layout, choose, layout
 from ddsa_arch.files.video_frames import (
     TRANSFERS_OF_HDR,
     Deinterlacer,
@@ -84,13 +84,15 @@ class VideoReader:
         self.path = Path(path)
         self.container = CONTAINERS[self.path.suffix.lower()]
         self.first, self.attached = _first_frame(self.path)
-        self._file = open(self.path, 'rb')  # noqa: SIM115, as it is closed by close()
-        self.source = _opened(self._file, self.path)
-        self.stream = _picture(self.source, self.path)
         self.notes: list[str] = []
         self.cut_off: str | None = None
         self.frames = 0
-        self.info = self._info()
+        with contextlib.ExitStack() as stack:  # which closes all if one step fails
+            file = stack.enter_context(open(self.path, 'rb'))
+            self.source = stack.enter_context(_opened(file, self.path))
+            self.stream = _picture(self.source, self.path)
+            self.info = self._info()
+            self._open = stack.pop_all()
         self._deinterlacer: Deinterlacer | None = None
         self._last: int | None = None
         self._interlaced = self._packets = self._damaged = self._other_sizes = 0
@@ -98,22 +100,21 @@ class VideoReader:
 
     def _info(self) -> VideoInfo:
         first, stream = self.first, self.stream
-        source = layout(first.format)
         codec = stream.codec_context.codec
-        choice = choose(self.container, source, (first.width, first.height), codec.lossless and not codec.lossy)
-        self._tell_changes(source, choice)
+        given, size = layout(first.format), (first.width, first.height)
+        choice = choose(self.container, given, size, codec.lossless and not codec.lossy)
+        self._tell_changes(given, choice.layout, choice.encoder.name)
         rate = stream.average_rate or stream.guessed_rate or FALLBACK_RATE
         rate = rate if 0 < rate < 1000 else FALLBACK_RATE
         frames = stream.frames or int((self._length() or 0) * rate)
         aspect = Fraction(stream.sample_aspect_ratio or 1)
         return VideoInfo(first.width, first.height, rate, frames, aspect or Fraction(1), display_matrix(first), choice)
 
-    def _tell_changes(self, source: object, choice: Choice) -> None:
-        given, taken = layout(self.first.format), choice.layout
+    def _tell_changes(self, given: Layout, taken: Layout, encoder: str) -> None:
         if given.alpha or self.stream.metadata.get('alpha_mode') == '1':
             self.notes.append('its transparency is left out')
         if taken.depth < given.depth:
-            self.notes.append(f'{given.depth} bits become {taken.depth}, all that {choice.encoder.name} takes')
+            self.notes.append(f'{given.depth} bits become {taken.depth}, all that {encoder} takes')
         fineness = ['420', '422', '444', 'rgb']
         if taken.kind != given.kind and 'gray' not in (taken.kind, given.kind):
             coarser = fineness.index(taken.kind) < fineness.index(given.kind)
@@ -235,8 +236,7 @@ class VideoReader:
         return f'the file is cut off: {self.frames}{told} frames, {read:.2f}{whole} seconds, are there'
 
     def close(self) -> None:
-        self.source.close()
-        self._file.close()
+        self._open.close()
 
 
 def _opened(file: BinaryIO, path: Path) -> InputContainer:
@@ -263,7 +263,7 @@ def _picture(source: InputContainer, path: Path) -> VideoStream:
     """
     names = source.format.name.split(',')
     if set(names) & set(PICTURES):
-        raise InputError(f'{path}: a still picture ({names[0].removesuffix("_pipe")}), no video; rename it accordingly')
+        raise InputError(f'{path}: a picture ({names[0].removesuffix("_pipe")}), no video; rename it accordingly')
     attached = [stream for stream in source.streams.video if is_attached(stream)]
     moving = [stream for stream in source.streams.video if not is_attached(stream)]
     if not moving:

@@ -396,7 +396,7 @@ def test_what_holds_no_video_is_named(tmp_path):
     assert refusal('sound.mp4') == 'sound alone, no moving picture'
     Image.new('RGB', (20, 10)).save(tmp_path / 'still.png')
     still = (tmp_path / 'still.png').read_bytes()
-    assert refusal('still.mp4', still) == 'a still picture (png), no video; rename it accordingly'
+    assert refusal('still.mp4', still) == 'a picture (png), no video; rename it accordingly'
     make_video(tmp_path / 'cut.mp4')
     assert refusal('cut.mp4', (tmp_path / 'cut.mp4').read_bytes()[:-200]).startswith('no video that can be read')
     make_video(tmp_path / 'noise.mkv', codec='ffv1')
