@@ -24,6 +24,8 @@ from ddsa_arch.files.videos import VideoReader
 os.environ.setdefault('SVT_LOG', '0')  # else SVT-AV1 writes to the terminal by itself
 HEVC_TAG = 'hvc1'  # without it Apple's players take no HEVC
 REORDERED = 1.0  # seconds that hold the frames which wait for later ones
+FEW = 8  # frames
+FARTHEST = 2**31  # ticks between the time stamps of a packet
 MOV_FORMATS = ('mp4', 'mov')
 
 
@@ -82,6 +84,7 @@ class VideoWriter:
         options = muxer_options(reader) | (matroska.OPTIONS if self._write_aspect else {})
         self.out = av.open(self.sink, 'w', format=container.format, container_options=options, buffer_size=2**18)
         self.out.metadata.update(copied_metadata(reader.source.metadata))
+        self._last_picture: int | None = None
         self._tracks: dict[int, Stream] = {}
         self._coders: dict[int, AsFlac] = {}
         self._last: dict[int, int] = {}
@@ -119,8 +122,9 @@ class VideoWriter:
     def _add_picture(self) -> VideoStream:
         source, info, first = self.reader.stream, self.reader.info, self.reader.first
         options = _with_hdr(info.choice.encoder, *static_hdr(first))
-        if self.reader.container.format == 'mpegts' and (first.time or 0) < REORDERED:
-            options['bf'] = '0'  # else its clock would have to begin before 0
+        begins_early = self.reader.container.format == 'mpegts' and (first.time or 0) < REORDERED
+        if begins_early or info.frames < FEW:  # the clock would have to begin before 0; x265 tells wrong stamps
+            options['bf'] = '0'
         new = self.out.add_stream(info.choice.encoder.name, rate=info.rate, options=options)
         assert isinstance(new, VideoStream)
         context = new.codec_context
@@ -156,11 +160,21 @@ class VideoWriter:
             OSError: the file cannot be written.
         """
         try:
-            self.out.mux(self.picture.encode(frame.for_encoder()))
+            self._mux_picture(self.picture.encode(frame.for_encoder()))
         except av.FFmpegError as error:
             self.sink.check()
             raise InputError(f'{self.picture.codec_context.name} cannot encode it ({error.strerror})') from error
         self.sink.check()
+
+    def _mux_picture(self, packets: list[Packet]) -> None:
+        for packet in packets:
+            if packet.pts is not None:
+                # x265 tells a decoding time at random if there are fewer frames than it wants to reorder
+                wrong = packet.dts is None or not 0 <= packet.pts - packet.dts < FARTHEST
+                if wrong:
+                    packet.dts = packet.pts - FEW if self._last_picture is None else self._last_picture + 1
+                self._last_picture = packet.dts
+            self.out.mux(packet)
 
     def pass_on(self, packet: Packet) -> None:
         """Write a packet of another stream; one that does not fit is left out and counted."""
@@ -197,7 +211,7 @@ class VideoWriter:
             OSError: the file cannot be written.
         """
         try:
-            self.out.mux(self.picture.encode(None))
+            self._mux_picture(self.picture.encode(None))
             for coder in self._coders.values():
                 self.out.mux(coder.packets(None))
             self.out.close()

@@ -235,6 +235,14 @@ def test_depth_and_chroma_are_kept(tmp_path, name, codec, pixels, expected):
             assert np.array_equal(one.to_ndarray(format='rgb48le'), other.to_ndarray(format='rgb48le'))
 
 
+@pytest.mark.parametrize('frames', [1, 2, 3, 4, 9])
+@pytest.mark.parametrize('told_frames', [True, False])
+def test_few_frames_of_ten_bits_keep_their_times(tmp_path, monkeypatch, frames, told_frames):
+    monkeypatch.setattr('ddsa_arch.files.video_writer.FEW', 8 if told_frames else 1)  # 1: no help from the number told
+    source = make_video(tmp_path / 'a.mov', 'prores_ks', 'yuv422p10le', frames)
+    assert told(copied(source)[0])['times'] == [Fraction(i, 25) for i in range(frames)]
+
+
 @pytest.mark.parametrize('tags', [(9, 9, 9, 1), (14, 12, 17, 2), (0, 1, 13, 2)])
 def test_rare_tags_do_not_hinder_a_change_of_format(tmp_path, tags):
     pixels, codec = ('rgb24', 'png') if tags[0] == 0 else ('uyvy422', 'rawvideo')
