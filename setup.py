@@ -60,6 +60,7 @@ setup(
         'future; python_version < "3.11" or python_version >= "3.13"',
         'requests; python_version < "3.11" or python_version >= "3.13"',
         'yapf; python_version < "3.11" or python_version >= "3.13"',
+        'av>=17,<19',  # videos; its wheels bring the libraries of ffmpeg along, and 19 has other arguments
         'lmdb>=1.4',
         'matplotlib>=3.6',
         'mmengine>=0.10.7',

@@ -30,7 +30,7 @@ TORCH_GIGABYTES = 3 if sys.platform == 'linux' else 0.3  # Linux wheels bring CU
 PACKAGING = ('pip', 'setuptools', 'wheel')
 TORCH = ('torch', 'torchvision')
 AFTER_TORCH = ('spandrel',)  # ask for any torch; pip would take the newest, with CUDA
-COMPILED = ('cv2', 'lmdb', 'scipy', 'skimage', 'torch')  # what may install well and yet not load
+COMPILED = ('av', 'cv2', 'lmdb', 'scipy', 'skimage', 'torch')  # what may install well and yet not load
 
 # First line of .venv/install.log: a .venv without it belongs to somebody else and is never emptied.
 HEADER = 'Made by scripts/_environment.py, which may remake this folder at any time.'

@@ -19,6 +19,7 @@ from ddsa_arch.errors import InputError
 
 NO_ROOM = 2**20  # bytes that a full disk may still have, in pieces too small for what is written
 WRITING = ('write', 'writing', 'inline_container')  # words of torch about a file that it could not write
+LONGEST_NAME = 255  # bytes, of most file systems
 OLD = 'old'  # what is being replaced
 # NAME.PROCESS.part, NAME.PROCESS.old.part, and NAME.PROCESS.part.mp4 where a suffix tells the kind of file
 PART = re.compile(r'(?P<name>.+)\.(?P<process>\d+)(\.(?P<kind>\w+))?\.part(\.\w+)?')
@@ -31,7 +32,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     The neighbour is removed when the block raises. Missing parent folders are made.
     """
     path = Path(path)
-    part = path.with_name(f'{path.name}.{os.getpid()}.part')
+    part = _beside(path, 'part')
     try:
         with telling_full_disks(path.parent):  # before the part is removed, which makes room again
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,6 +41,15 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # such as a name that is too long, of which the block tells
             part.unlink(missing_ok=True)
+
+
+def _beside(path: Path, kind: str) -> Path:
+    """Return the path of a temporary neighbour; a long name is shortened, so that the neighbour's can be made."""
+    ending = f'.{os.getpid()}.{kind}'
+    name = path.name
+    while len(os.fsencode(path.name)) <= LONGEST_NAME < len(os.fsencode(name + ending)):
+        name = name[:-1]
+    return path.with_name(name + ending)
 
 
 @contextmanager
@@ -85,7 +95,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     parent folders are made.
     """
     path = Path(path)
-    part, old = (path.with_name(f'{path.name}.{os.getpid()}.{kind}') for kind in ('part', f'{OLD}.part'))
+    part, old = (_beside(path, kind) for kind in ('part', f'{OLD}.part'))
     with telling_full_disks(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         part.mkdir()

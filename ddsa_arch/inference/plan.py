@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ddsa_arch.errors import InputError
 from ddsa_arch.files.images import IMAGE_SUFFIXES, natural_key
-from ddsa_arch.files.videos import VIDEO_SUFFIXES, output_suffix
+from ddsa_arch.files.video_formats import VIDEO_SUFFIXES, output_suffix
 
 AUTO = 'auto'
 FORMATS = (AUTO, *(suffix[1:] for suffix in IMAGE_SUFFIXES))

@@ -24,10 +24,10 @@ from ddsa_arch.files.atomic import sweep
 from ddsa_arch.files.images import write_image
 from ddsa_arch.files.locks import only_writer
 from ddsa_arch.files.photos import Photo, read_photo, write_photo
-from ddsa_arch.files.videos import VideoReader, has_ffmpeg, writing_video
 from ddsa_arch.inference.derainer import AUTO, BUILT_IN, ENSEMBLES, Derainer
 from ddsa_arch.inference.exported import is_exported, is_onnx
 from ddsa_arch.inference.plan import COMPARED, FORMATS, Job, plan
+from ddsa_arch.inference.videos import derain_video
 from ddsa_arch.machine.process import detect_launcher, keep_freed_memory, process_group, torch_settings
 from ddsa_arch.models.gathering import gather, interleave
 from ddsa_arch.ops.figures import side_by_side
@@ -35,7 +35,7 @@ from ddsa_arch.ops.pixels import to_rgb
 from ddsa_arch.options.loading import import_modules
 from ddsa_arch.runners.export import SIZES, export
 
-EXIT_FAILED = 1  # some files were not derained
+EXIT_FAILED = 1  # some files were not derained, or are not whole
 READ_AHEAD = 2  # images
 LONGEST_WAIT = 7 * 24 * 60.0  # minutes for which a process that is done waits for the others
 BAR = '{l_bar}{bar}| {n:.3g}/{total_fmt} files [{elapsed}<{remaining}, {rate_fmt}]'  # n has parts of a large image
@@ -54,11 +54,13 @@ class Report:
         done: results, in order.
         failed: (file, reason) of those that were not derained.
         notes: (file, sentence) of what could not be kept; without a file, what holds for all.
+        cut_off: (file, how far it goes) of videos that are cut off; they are among the results too.
     """
 
     done: list[Path] = field(default_factory=list)
     failed: list[tuple[Path, str]] = field(default_factory=list)
     notes: list[tuple[Path | None, str]] = field(default_factory=list)
+    cut_off: list[tuple[Path, str]] = field(default_factory=list)
 
 
 def derain_files(
@@ -69,6 +71,7 @@ def derain_files(
     overwrite: bool = False,
     compare: bool = False,
     shard: tuple[int, int] = (0, 1),
+    steady: bool = False,
 ) -> Report:
     """Derain files into a folder. A file that cannot be derained does not stop the others.
 
@@ -80,6 +83,7 @@ def derain_files(
         overwrite: replace results that are there.
         compare: write a picture of before and after for each file too.
         shard: (r, n): every n-th file from the r-th on.
+        steady: take out what flickers in videos, see ``ops.steady``.
 
     Raises:
         InputError: nothing to derain; nothing was written then.
@@ -93,7 +97,7 @@ def derain_files(
         report = Report(failed=list(planned.refused))
         if not planned.jobs:
             return report
-        return _derain_jobs(planned.jobs, report, derainer, Path(out) / COMPARED if compare else None, shard)
+        return _derain_jobs(planned.jobs, report, derainer, Path(out) / COMPARED if compare else None, shard, steady)
 
 
 def _derain_jobs(
@@ -102,6 +106,7 @@ def _derain_jobs(
     derainer: Derainer | Callable[[], Derainer],
     pictures: Path | None,
     shard: tuple[int, int],
+    steady: bool,
 ) -> Report:
     derainer = derainer if isinstance(derainer, Derainer) else derainer()
     quiet = True if shard[0] else None  # None: where there is no terminal
@@ -110,7 +115,7 @@ def _derain_jobs(
         for count, (job, read) in enumerate(_read_ahead(jobs)):
             try:
                 if read is None:
-                    notes = _derain_video(derainer, job, pictures, quiet)
+                    notes = _derain_video(derainer, job, report, pictures, quiet, steady)
                 else:
                     progress = functools.partial(_advance, bar, count)
                     notes = _derain_photo(derainer, job, read.result(), pictures, progress)
@@ -150,29 +155,23 @@ def _derain_photo(
     return notes
 
 
-def _derain_video(derainer: Derainer, job: Job, pictures: Path | None, quiet: bool | None) -> Sequence[str]:
-    reader = VideoReader(job.source)
-    try:
-        total = reader.info.frames or None
-        shown = reader.info.frames // 2
-        count = 0
-        with (
-            writing_video(job.target, job.source, reader.info) as writer,
-            tqdm(total=total, unit='frame', desc=job.source.name, leave=False, disable=quiet) as bar,
-        ):
-            for frame in reader:
-                derained = derainer(frame, bgr=True)
-                writer.write(derained)
-                if pictures and count == shown:
-                    _write_picture(pictures / f'{job.name}.jpg', frame, derained)
-                count += 1
-                bar.update()
-    finally:
-        reader.close()
-    notes = []
-    if total and count < total:
-        notes.append(f'{count} frames of the {total} that the file tells of could be read')
-    return notes if has_ffmpeg() else [*notes, 'written without sound, as ffmpeg is not installed']
+def _derain_video(
+    derainer: Derainer, job: Job, report: Report, pictures: Path | None, quiet: bool | None, steady: bool
+) -> Sequence[str]:
+    def show(rainy: np.ndarray, derained: np.ndarray) -> None:
+        if pictures:
+            _write_picture(pictures / f'{job.name}.jpg', _bgr(rainy), _bgr(derained))
+
+    with tqdm(unit='frame', desc=job.source.name, leave=False, disable=quiet) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = max(done, total) if total else None
+            bar.update(done - bar.n)
+
+        result = derain_video(derainer, job.source, job.target, progress, show, steady)
+    if result.cut_off:
+        report.cut_off.append((job.source, result.cut_off))
+    return result.notes
 
 
 def _bgr(pixels: np.ndarray) -> np.ndarray:
@@ -207,7 +206,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         process_group(detect_launcher('none'), use_gpu=False, timeout=LONGEST_WAIT),
         torch_settings(args.tf32, False, args.threads),
     ):
-        report = derain_files(args.inputs, args.out, derainer, args.format, args.overwrite, args.compare, shard)
+        report = derain_files(
+            args.inputs, args.out, derainer, args.format, args.overwrite, args.compare, shard, args.steady
+        )
         report = _of_all_processes(report)  # torchrun stops all once one has failed, so each waits for the others
     return 0 if shard[0] else _tell(report, args)
 
@@ -216,7 +217,10 @@ def _of_all_processes(report: Report) -> Report:
     parts = gather(report)
     notes = dict.fromkeys(chain.from_iterable(part.notes for part in parts))  # what holds for all is told once
     return Report(
-        interleave([part.done for part in parts]), list(chain.from_iterable(part.failed for part in parts)), list(notes)
+        interleave([part.done for part in parts]),
+        list(chain.from_iterable(part.failed for part in parts)),
+        list(notes),
+        list(chain.from_iterable(part.cut_off for part in parts)),
     )
 
 
@@ -227,10 +231,14 @@ def _tell(report: Report, args: argparse.Namespace) -> int:
         print(f'{len(report.failed)} not derained:', file=sys.stderr)
         for file, reason in report.failed:
             print(f'  {_shown(file)}: {reason}', file=sys.stderr)
+    if report.cut_off:
+        print(f'{len(report.cut_off)} derained as far as they go:', file=sys.stderr)
+        for file, how_far in report.cut_off:
+            print(f'  {_shown(file)}: {how_far}', file=sys.stderr)
     print(f'{len(report.done)} derained in {args.out}')
     if args.compare and report.done:
         print(f'before and after in {Path(args.out) / COMPARED}')
-    return EXIT_FAILED if report.failed else 0
+    return EXIT_FAILED if report.failed or report.cut_off else 0
 
 
 def _derainer(weights: str | None, network: Mapping[str, Any] | None, backend: str, how: Mapping[str, Any]) -> Derainer:
@@ -283,6 +291,7 @@ def _parser() -> argparse.ArgumentParser:
     add('--half', action='store_true', help='compute in 16 bits where that works')
     add('--ensemble', type=int, default=1, choices=ENSEMBLES, help=ENSEMBLE_HELP)
     add('--compare', action='store_true', help=f'write pictures of before and after too, into DIR/{COMPARED}')
+    add('--steady', action='store_true', help='less flicker in videos: what one frame has alone goes')
     add('--device', default=AUTO, help='auto, cpu, cuda, cuda:1, mps (auto)')
     add('--overwrite', action='store_true', help='replace results that are there')
     add('--threads', type=int, metavar='N', help="on the CPU (torch's choice, one for each core)")

@@ -16,7 +16,7 @@ VERSION = '1.4.2'
 BASICSR = 'basicsr==' + VERSION
 NEEDED = {  # module: package
     'torch': 'torch', 'torchvision': 'torchvision', 'numpy': 'numpy', 'cv2': 'opencv-python', 'yaml': 'pyyaml',
-    'lmdb': 'lmdb', 'mmengine': 'mmengine', 'PIL': 'pillow', 'psutil': 'psutil', 'scipy': 'scipy',
+    'av': 'av', 'lmdb': 'lmdb', 'mmengine': 'mmengine', 'PIL': 'pillow', 'psutil': 'psutil', 'scipy': 'scipy',
     'skimage': 'scikit-image', 'safetensors': 'safetensors', 'tqdm': 'tqdm', 'matplotlib': 'matplotlib',
     'setuptools': 'setuptools', 'basicsr': 'basicsr',
 }  # fmt: skip
@@ -61,6 +61,8 @@ def missing() -> dict:
             continue
         if package == 'basicsr':
             remedies[package] = REPAIR
+        elif package == 'av':
+            remedies[package] = 'pip install "av<19"'  # with the names of arguments that are used
         elif package == 'torchvision' and 'torch' not in remedies:
             # without the second word pip may replace torch by a newer one
             remedies[package] = 'pip install torchvision "torch=={}"'.format(version_of('torch'))

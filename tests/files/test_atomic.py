@@ -27,6 +27,17 @@ def test_file_appears_when_the_block_ends_well(tmp_path):
     assert names(path.parent) == ['weights.pth']
 
 
+@pytest.mark.parametrize('name', ['x' * 255, '雨' * 85, 'x' * 245 + '.mp4'])
+def test_the_longest_names_are_written(tmp_path, name):
+    with atomic_path(tmp_path / name) as part:
+        part.write_bytes(b'1')
+        (tmp_path / 'another').touch()
+    assert (tmp_path / name).read_bytes() == b'1'
+    with atomic_folder(tmp_path / 'in' / name) as part:
+        (part / 'a').touch()
+    assert [path.name for path in (tmp_path / 'in').iterdir()] == [name]
+
+
 @pytest.mark.parametrize('error', [RuntimeError, KeyboardInterrupt])
 def test_failing_block_leaves_the_old_file_and_nothing_else(tmp_path, error):
     path = tmp_path / 'a.txt'

@@ -1,126 +1,169 @@
-import shutil
-import subprocess
+"""Every kind of video keeps its times, its sound and whatever else it holds beside the picture."""
+
 from fractions import Fraction
 
-import cv2
+import av
 import numpy as np
 import pytest
+from PIL import Image
+from video_copies import copied
+from video_files import grey, make_video, told
 
-from ddsa_arch.errors import InputError
-from ddsa_arch.files import videos
-from ddsa_arch.files.videos import VideoInfo, VideoReader, output_suffix, writing_video
+from ddsa_arch.files.video_formats import VIDEO_SUFFIXES, output_suffix
 
-needs_ffmpeg = pytest.mark.skipif(shutil.which('ffmpeg') is None, reason='ffmpeg is not installed')
-
-
-def grey_video(path, size=(48, 32), frames=9, rate=25.0):
-    """Frames of one grey each, 10, 30, 50 ..."""
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*'mp4v'), rate, size)
-    for index in range(frames):
-        writer.write(np.full((size[1], size[0], 3), 10 + 20 * (index % 9), np.uint8))
-    writer.release()
-    return path
+MILLISECOND, CLOCK = Fraction(1, 1000), Fraction(1, 90000)
+HLG, PQ = (9, 9, 18, 1), (9, 9, 16, 1)
 
 
-def streams(path):
-    asked = ['-show_entries', 'stream=codec_type,codec_name,width,height,r_frame_rate', '-of', 'compact', str(path)]
-    return subprocess.run(['ffprobe', '-v', 'error', *asked], capture_output=True, text=True, check=True).stdout
+@pytest.mark.parametrize(
+    ('name', 'how'),
+    [
+        ('a.mp4', {}),
+        ('a.m4v', {'codec': 'mpeg4', 'form': 'mp4'}),
+        ('a.mov', {'codec': 'mjpeg', 'pixels': 'yuvj422p'}),
+        ('a.mkv', {'codec': 'libx265', 'options': {'x265-params': 'log-level=none'}, 'base': MILLISECOND}),
+        ('a.webm', {'codec': 'libvpx-vp9', 'base': MILLISECOND}),
+        ('a.avi', {'codec': 'mpeg4'}),
+        ('a.wmv', {'codec': 'wmv2', 'form': 'asf', 'base': MILLISECOND}),
+        ('a.flv', {'codec': 'flv', 'base': MILLISECOND}),
+        ('a.3gp', {'codec': 'mpeg4'}),
+        ('a.ts', {'base': CLOCK}),
+        ('a.m2ts', {'codec': 'mpeg2video'}),
+        ('a.mts', {'form': 'mpegts', 'base': CLOCK}),
+        ('a.mpg', {'codec': 'mpeg2video'}),
+        ('a.ogv', {'codec': 'libvpx', 'form': 'ogg'}),
+    ],
+)
+def test_every_container_keeps_frames_and_times(tmp_path, name, how):
+    step = round(Fraction(1, 25) / how.get('base', Fraction(1, 25)))
+    source = make_video(tmp_path / name, stamps=[i * step for i in range(8)], **how)
+    target, notes = copied(source)
+    before, after = told(source), told(target)
+    assert notes == []
+    assert after['size'] == before['size'] == (64, 48)
+    rounding = MILLISECOND / 2 if target.suffix == '.mkv' else 0
+    assert len(after['times']) == len(before['times']) == 8
+    assert all(abs(a - b) <= rounding for a, b in zip(after['times'], before['times'], strict=True))
+    assert grey(target) == pytest.approx(grey(source), abs=1)
 
 
-def copy_video(source, target):
-    reader = VideoReader(source)
-    with writing_video(target, source, reader.info) as writer:
-        for frame in reader:
-            writer.write(frame)
-    reader.close()
+def test_all_suffixes_have_a_container():
+    assert {output_suffix(suffix) for suffix in VIDEO_SUFFIXES} <= set(VIDEO_SUFFIXES)
+    assert output_suffix('.AVI') == '.mkv'
 
 
-def greys(path):
-    reader = VideoReader(path)
-    values = [float(frame.mean()) for frame in reader]
-    reader.close()
-    return values
+@pytest.mark.parametrize(('name', 'base'), [('a.mp4', CLOCK), ('a.mkv', MILLISECOND), ('a.ts', CLOCK)])
+def test_rates_that_vary_are_kept_exactly(tmp_path, name, base):
+    stamps = [round(seconds / base) for seconds in (1, 1.04, 1.3, 1.31, 1.7, 2.9, 3, 5)]
+    target, _ = copied(make_video(tmp_path / name, stamps=stamps, base=base))
+    assert told(target)['times'] == [stamp * base for stamp in stamps]
 
 
-@pytest.mark.parametrize('with_ffmpeg', [pytest.param(True, marks=needs_ffmpeg), False])
-def test_a_video_keeps_its_frames_rate_and_size(tmp_path, monkeypatch, with_ffmpeg):
-    source = grey_video(tmp_path / 'a.mp4', rate=30000 / 1001)
-    if not with_ffmpeg:
-        monkeypatch.setattr(videos, 'has_ffmpeg', lambda: False)
-    copy_video(source, tmp_path / 'b.mp4')
-    reader = VideoReader(tmp_path / 'b.mp4')
-    first = VideoReader(source).info
-    assert (reader.info.width, reader.info.height) == (first.width, first.height) == (48, 32)
-    assert float(reader.info.rate) == pytest.approx(30000 / 1001, abs=0.02)
-    assert reader.info.frames == 9
-    assert greys(tmp_path / 'b.mp4') == pytest.approx(greys(source), abs=5)
+def test_equal_and_missing_time_stamps_do_not_stop(tmp_path):
+    source = make_video(tmp_path / 'a.mkv', codec='ffv1', stamps=[0, 40, 40, 40, 80, 120, 160, 200], base=MILLISECOND)
+    times = told(copied(source)[0])['times']
+    assert [round(1000 * time) for time in times] == [0, 40, 41, 42, 80, 120, 160, 200]
 
 
-@needs_ffmpeg
-@pytest.mark.parametrize(('suffix', 'sound'), [('.mp4', 'aac'), ('.mkv', 'flac'), ('.avi', 'pcm_s16le')])
-def test_the_sound_is_kept(tmp_path, suffix, sound):
-    silent, source = grey_video(tmp_path / 'silent.mp4', frames=25), tmp_path / f'a{suffix}'
-    tone = ['-f', 'lavfi', '-i', 'sine=frequency=440:duration=1']
-    subprocess.run(['ffmpeg', '-loglevel', 'error', '-i', str(silent), *tone, '-c:a', sound, str(source)], check=True)
-    target = tmp_path / f'b{output_suffix(suffix)}'
-    copy_video(source, target)
-    assert sound in streams(target)
-    assert 'h264' in streams(target)
+@pytest.mark.parametrize(('name', 'sound'), [('a.mp4', 'aac'), ('a.mkv', 'flac'), ('a.ts', 'ac3'), ('a.avi', 'mp2')])
+@pytest.mark.parametrize('late', ['picture', 'sound', 'none'])
+def test_sound_is_kept_byte_for_byte_at_its_time(tmp_path, name, sound, late):
+    begins = {'picture': (17, 0), 'sound': (0, 0.7), 'none': (0, 0)}[late]
+    if name == 'a.avi':
+        begins = 0, 0  # there nothing begins late
+    tracks = [(sound, begins[1], 'deu'), (sound, begins[1], 'jpn')]
+    source = make_video(tmp_path / name, stamps=[begins[0] + i for i in range(8)], sound=tracks)
+    target, notes = copied(source)
+    before, after = told(source), told(target)
+    assert notes == []
+    assert after['streams'][1:] == before['streams'][1:]
+    assert after['languages'][1:] == before['languages'][1:]
+    for index in (1, 2):
+        assert [data for _, data in after['packets'][index]] == [data for _, data in before['packets'][index]]
+        apart = [found['packets'][index][0][0] - found['times'][0] for found in (before, after)]
+        assert apart[0] == pytest.approx(apart[1], abs=0.001)
 
 
-@needs_ffmpeg
-def test_odd_sizes_are_kept(tmp_path):
-    pattern = ['-f', 'lavfi', '-i', 'testsrc=size=51x33:rate=10:duration=0.5', '-pix_fmt', 'yuv444p']
-    subprocess.run(['ffmpeg', '-loglevel', 'error', *pattern, str(tmp_path / 'a.mp4')], check=True)
-    copy_video(tmp_path / 'a.mp4', tmp_path / 'b.mp4')
-    info = VideoReader(tmp_path / 'b.mp4').info
-    assert (info.width, info.height, info.frames) == (51, 33, 5)
+def test_sound_that_does_not_fit_is_coded_anew_without_loss(tmp_path):
+    source = make_video(tmp_path / 'a.wmv', 'wmv2', form='asf', base=MILLISECOND, sound=[('wmav2', 0, 'eng')])
+    target, notes = copied(source)
+    assert notes == ['sound 1 (wmav2) has become FLAC, as Matroska does not take it']
+    assert told(target)['streams'] == [('video', 'h264'), ('audio', 'flac')]
+
+    def wave(path):
+        with av.open(str(path)) as file:
+            frames = [np.asarray(f.to_ndarray(), np.float64).ravel() for f in file.decode(audio=0)]
+        return np.concatenate(frames)
+
+    before, after = wave(source), wave(target) / 2**31
+    assert len(after) == len(before) > 0.35 * 44100
+    assert np.abs(before - after).max() < 2**-20
 
 
-def test_opencv_writes_no_odd_sizes(tmp_path, monkeypatch):
-    monkeypatch.setattr(videos, 'has_ffmpeg', lambda: False)
-    info = VideoInfo(51, 33, Fraction(10), 5)
+@pytest.mark.parametrize('name', ['a.mkv', 'a.mp4', 'a.mov'])
+def test_subtitles_chapters_and_metadata_are_kept(tmp_path, name):
+    def before(out, stream):
+        out.metadata['title'] = 'Rain in München'
+        out.set_chapters(
+            [
+                {
+                    'id': i,
+                    'start': 100 * i - 100,
+                    'end': 100 * i,
+                    'time_base': MILLISECOND,
+                    'metadata': {'title': title},
+                }
+                for i, title in enumerate(('One', 'Two'), 1)
+            ]
+        )
 
-    def write():
-        with writing_video(tmp_path / 'b.mp4', tmp_path / 'a.mp4', info):
-            pass
-
-    with pytest.raises(InputError, match='51 x 33 pixels; install ffmpeg'):
-        write()
-
-
-@needs_ffmpeg
-def test_the_rate_is_exact(tmp_path):
-    pattern = ['-f', 'lavfi', '-i', 'testsrc=size=64x48:rate=30000/1001:duration=0.5']
-    subprocess.run(['ffmpeg', '-loglevel', 'error', *pattern, str(tmp_path / 'a.mp4')], check=True)
-    assert VideoReader(tmp_path / 'a.mp4').info.rate == Fraction(30000, 1001)
-
-
-def test_a_video_is_whole_or_absent(tmp_path):
-    source = grey_video(tmp_path / 'a.mp4')
-
-    def interrupted():
-        reader = VideoReader(source)
-        with writing_video(tmp_path / 'b.mp4', source, reader.info) as writer:
-            writer.write(next(iter(reader)))
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert [p.name for p in tmp_path.iterdir()] == ['a.mp4']
-
-
-def test_what_is_no_video_is_named(tmp_path):
-    (tmp_path / 'a.mp4').write_bytes(b'no video')
-    with pytest.raises(InputError, match=r'a.mp4: no video that can be read \(8 bytes\)'):
-        VideoReader(tmp_path / 'a.mp4')
-    with pytest.raises(InputError, match=r'none.mp4: no video'):
-        VideoReader(tmp_path / 'none.mp4')
+    plain = make_video(tmp_path / f'plain{name[1:]}', before=before)
+    source = tmp_path / name
+    text = tmp_path / 'a.srt'
+    text.write_text('1\n00:00:00,040 --> 00:00:00,200\nHello\n\n', encoding='utf-8')
+    with av.open(str(plain)) as picture, av.open(str(text)) as words, av.open(str(source), 'w') as out:
+        out.metadata.update({'title': 'Rain in München'})
+        out.set_chapters(picture.chapters())
+        streams = [out.add_stream_from_template(picture.streams.video[0], opaque=True)]
+        if name == 'a.mkv':
+            streams.append(out.add_stream_from_template(words.streams[0], opaque=True))
+            out.add_attachment('font.ttf', 'font/ttf', b'letters')
+        for container, stream in zip((picture, words), streams, strict=False):
+            for packet in container.demux(container.streams[0]):
+                if packet.size:
+                    packet.stream = stream
+                    out.mux(packet)
+    target, notes = copied(source)
+    first, second = told(source), told(target)
+    assert notes == []
+    assert second['chapters'] == first['chapters'] == [(0, 'One'), (Fraction(1, 10), 'Two')]
+    assert second['metadata']['title'] == 'Rain in München'
+    assert second['streams'][1:] == first['streams'][1:]
+    assert second['packets'] == first['packets']
+    if name == 'a.mkv':
+        with av.open(str(target)) as out:
+            assert out.streams.attachments[0].data == b'letters'
+            assert second['packets'][1][0][1] == b'Hello'
 
 
-@needs_ffmpeg
-def test_what_ffmpeg_says_is_passed_on(tmp_path):
-    source = grey_video(tmp_path / 'a.mp4')
-    with pytest.raises(InputError, match='ffmpeg failed'):
-        copy_video(source, tmp_path / 'b.xyz')
-    assert [p.name for p in tmp_path.iterdir()] == ['a.mp4']
+def test_cover_pictures_are_kept(tmp_path):
+    Image.new('RGB', (20, 10), (200, 0, 0)).save(tmp_path / 'cover.png')
+    plain = make_video(tmp_path / 'plain.mp4')
+    source = tmp_path / 'a.mp4'
+    with (
+        av.open(str(plain)) as picture,
+        av.open(str(tmp_path / 'cover.png'), format='png_pipe') as cover,
+        av.open(str(source), 'w') as out,
+    ):
+        new = out.add_stream_from_template(picture.streams.video[0], opaque=True)
+        art = out.add_stream_from_template(cover.streams.video[0], opaque=True)
+        art.disposition = av.stream.Disposition.attached_pic
+        for container, stream in ((cover, art), (picture, new)):
+            for packet in container.demux(video=0):
+                if packet.size:
+                    packet.stream = stream
+                    out.mux(packet)
+    target, notes = copied(source)
+    assert notes == []
+    assert told(target)['packets'] == told(source)['packets']
+    assert told(target)['times'] == told(source)['times']

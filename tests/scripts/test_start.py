@@ -28,6 +28,7 @@ def hide(monkeypatch, start, *modules):
         ('basicsr', 'basicsr is not installed: ddsa doctor --repair'),
         ('torchvision', 'torchvision is not installed: pip install torchvision "torch=='),
         ('cv2', 'opencv-python is not installed: pip install opencv-python'),
+        ('av', 'av is not installed: pip install "av<19"'),
     ],
 )
 def test_what_is_missing_is_named_with_what_installs_it(module, sentence, start, monkeypatch, capsys):
