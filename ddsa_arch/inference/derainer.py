@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ddsa_arch.archs.building import build_network
+from ddsa_arch.archs.build_limits import build_for_file
+from ddsa_arch.archs.weight_origin import network_of
 from ddsa_arch.archs.weights import WeightFile, load_weights, read_weights
 from ddsa_arch.errors import InputError, did_you_mean
 from ddsa_arch.fast import accelerate
@@ -282,7 +283,7 @@ def load_derainer_network(
 
 def load_network(file: WeightFile, network: str | Mapping[str, Any] | None = None) -> nn.Module:
     """Build the network of a weight file and load its weights, see ``load_derainer_network``."""
-    net = build_network(network_section(file, network))
+    net = build_for_file(network_section(file, network), file.state_dict(), file.path)
     load_weights(net, file)
     return net
 
@@ -297,7 +298,7 @@ def network_section(file: WeightFile, network: str | Mapping[str, Any] | None = 
     Raises:
         InputError: nobody says it.
     """
-    section = file.checkpoint.get('network_g') if network is None else network
+    section = network_of(file.checkpoint) if network is None else network
     if isinstance(section, str):
         section = {'type': section}
     if not isinstance(section, Mapping):
