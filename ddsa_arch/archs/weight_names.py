@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ddsa_arch.files.images import some
@@ -18,7 +20,8 @@ WRAPPERS = (
 DEEPEST = 3  # wrappers within each other
 LEFT_BY_TOOLS = ('module.', '_orig_mod.')  # DataParallel and torch.compile put them before or among the names
 AVERAGED = 'ema'
-MARKER = 'ddsa_arch.network_g'  # a tensor of ours with the bytes of JSON, for tools that hand over tensors alone
+MARKER = 'ddsa_arch.network_g'  # a tensor with the bytes of JSON, for tools that hand over tensors alone
+UNSEEN = 'unseen_arguments'  # likewise, of DDSANet: the arguments that its weights do not tell
 
 
 def locate(checkpoint: Mapping[str, Any]) -> tuple[str, ...] | None:
@@ -82,6 +85,22 @@ def named_as(state: Mapping[str, Tensor], wanted: Iterable[str]) -> dict[str, Te
     if not best:
         return state
     return {name.removeprefix(best): value for name, value in state.items() if name.startswith(best)}
+
+
+def as_tensor(section: Mapping[str, Any]) -> Tensor:
+    """Return the bytes of a section's JSON as a tensor, as ``MARKER`` holds them."""
+    return torch.tensor(list(json.dumps(dict(section)).encode()), dtype=torch.uint8)
+
+
+def of_tensor(value: Any) -> dict[str, Any] | None:
+    """Return the section of such a tensor; None if there is none in it."""
+    if not isinstance(value, Tensor) or value.dtype != torch.uint8 or value.ndim != 1 or value.is_meta:
+        return None
+    try:
+        section = json.loads(bytes(value.tolist()))
+    except (ValueError, RecursionError):
+        return None
+    return section if isinstance(section, dict) else None
 
 
 def _ends(names: set[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,9 +12,20 @@ from typing import Any
 
 import safetensors.torch
 import torch
+from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from ddsa_arch.archs.weight_names import MARKER, WRAPPERS, locate, named_as, numbered, several
+from ddsa_arch.archs.weight_names import (
+    MARKER,
+    UNSEEN,
+    WRAPPERS,
+    as_tensor,
+    locate,
+    named_as,
+    numbered,
+    of_tensor,
+    several,
+)
 from ddsa_arch.errors import InputError
 from ddsa_arch.files.atomic import atomic_path
 from ddsa_arch.files.images import some
@@ -25,6 +37,8 @@ SAFETENSORS = '.safetensors'
 WEIGHT_SUFFIXES = ('.pth', SAFETENSORS)
 BLOCK = 'ddsa_arch'  # key of the block that tells what a file holds
 CHECKSUM = 'sha256'  # in the block
+OURS = 'ddsa_arch.'  # how the modules of this package begin
+TELLS_BY_BUFFER = 'DDSANet'  # see its ``unseen_arguments``
 
 
 @dataclass(frozen=True)
@@ -211,9 +225,24 @@ def write_weights(
         if suffix == SAFETENSORS:
             told = json.dumps({'network_g': dict(network_g), **block}, ensure_ascii=False)
             tensors = {k: v.clone() for k, v in stored.items()}  # none may share memory
+            if not _tells_itself(network_g):
+                tensors[MARKER] = as_tensor(network_g)
             part.write_bytes(safetensors.torch.save(tensors, {'format': 'pt', BLOCK: told}))  # save_file: for one user
         else:
             torch.save({'params': stored, 'network_g': dict(network_g), BLOCK: block}, part)
+
+
+def _tells_itself(network_g: Mapping[str, Any]) -> bool:
+    """Whether tools that get the tensors of a file alone know how the network is built, if they know the network."""
+    name = str(network_g.get('type'))
+    if name not in ARCH_REGISTRY or not ARCH_REGISTRY.get(name).__module__.startswith(OURS) or name == TELLS_BY_BUFFER:
+        return True
+    known = inspect.signature(ARCH_REGISTRY.get(name)).parameters
+    return all(
+        key == 'type'
+        or (key in known and json.dumps(known[key].default, default=str) == json.dumps(value, default=str))
+        for key, value in network_g.items()
+    )
 
 
 def untrained_tensors(net: nn.Module, path: str | Path, loaded: Loaded) -> str:
@@ -267,6 +296,15 @@ def fit_weights(
     loaded = named_as(file.state_dict(key), wanted)
     # batch norms that were saved before PyTorch 0.4.1 have no such counter, and nothing here reads it
     loaded |= {k: v for k, v in wanted.items() if k.endswith('.num_batches_tracked') and k not in loaded}
+    told = {name: of_tensor(state.get(UNSEEN)) for name, state in (('file', loaded), ('network', wanted))}
+    if strict and told['file'] and not wanted.get(UNSEEN, torch.empty(0)).is_meta and told['file'] != told['network']:
+        raise InputError(
+            f'weights: {file.path} was trained with {json.dumps(told["file"])}, which {type(net).__name__} as it is '
+            'built here has not; put these arguments into network_g'
+        )
+    loaded.pop(UNSEEN, None)
+    if UNSEEN in wanted:
+        loaded[UNSEEN] = wanted[UNSEEN]
     missing = sorted(wanted.keys() - loaded.keys())
     surplus = sorted(loaded.keys() - wanted.keys())
     unequal = [k for k in sorted(wanted.keys() & loaded.keys()) if loaded[k].shape != wanted[k].shape]

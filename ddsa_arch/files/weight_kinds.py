@@ -117,7 +117,11 @@ def _text(data: bytes) -> str:
     if head.startswith(b'{'):
         return f'is text (JSON), not weights{_shards(data)}'
     first = text.strip().splitlines()
-    return f'is text ({first[0][:60]!r} ...), not weights; give the weight file itself' if first else f'is blank text; {GET_AGAIN}'
+    return (
+        f'is text ({first[0][:60]!r} ...), not weights; give the weight file itself'
+        if first
+        else f'is blank text; {GET_AGAIN}'
+    )
 
 
 def _shards(data: bytes) -> str:
