@@ -199,7 +199,7 @@ def write_weights(
     """Write a weight file that tells what it holds, whole or not at all.
 
     Args:
-        path: ``.safetensors``, or ``.pth`` with the weights under ``params``.
+        path: ``.safetensors``, or ``.pth`` with the weights under ``params``, and ``state_dict`` for other toolboxes.
         state: the weights.
         network_g: ``{type, ...}``, how the network is built.
         about: of JSON's types: ``training``, ``data``, ``scores``, ``licence`` or what else there is to tell. The
@@ -229,7 +229,8 @@ def write_weights(
                 tensors[MARKER] = as_tensor(network_g)
             part.write_bytes(safetensors.torch.save(tensors, {'format': 'pt', BLOCK: told}))  # save_file: for one user
         else:
-            torch.save({'params': stored, 'network_g': dict(network_g), BLOCK: block}, part)
+            # `state_dict` is where mmengine and others look; it is the same, and takes no room
+            torch.save({'params': stored, 'state_dict': stored, 'network_g': dict(network_g), BLOCK: block}, part)
 
 
 def _tells_itself(network_g: Mapping[str, Any]) -> bool:
