@@ -227,10 +227,24 @@ def write_weights(
             tensors = {k: v.clone() for k, v in stored.items()}  # none may share memory
             if not _tells_itself(network_g):
                 tensors[MARKER] = as_tensor(network_g)
-            part.write_bytes(safetensors.torch.save(tensors, {'format': 'pt', BLOCK: told}))  # save_file: for one user
+            metadata = {'format': 'pt', BLOCK: told, **_modelspec(network_g, about)}
+            data = safetensors.torch.save(tensors, metadata)
+            numbers = hashlib.sha256(data[8 + int.from_bytes(data[:8], 'little') :]).hexdigest()
+            metadata['modelspec.hash_sha256'] = f'0x{numbers}'
+            part.write_bytes(safetensors.torch.save(tensors, metadata))  # save_file: for one user
         else:
             # `state_dict` is where mmengine and others look; it is the same, and takes no room
             torch.save({'params': stored, 'state_dict': stored, 'network_g': dict(network_g), BLOCK: block}, part)
+
+
+def _modelspec(network_g: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, str]:
+    """Return what tools that follow the model metadata standard of Stability AI show of a file."""
+    name = str(network_g.get('type'))
+    spec = {'sai_model_spec': '1.0.0', 'architecture': name, 'implementation': BLOCK, 'title': about.get('title', name)}
+    spec['tags'] = 'deraining, image restoration'
+    names = {'licence': 'license', 'description': 'description', 'author': 'author', 'date': 'date'}
+    spec |= {theirs: about[ours] for ours, theirs in names.items() if isinstance(about.get(ours), str)}
+    return {f'modelspec.{key}': str(value) for key, value in spec.items()}
 
 
 def _tells_itself(network_g: Mapping[str, Any]) -> bool:

@@ -25,7 +25,7 @@ from ddsa_arch.benchmarking.networks import choose_networks
 from ddsa_arch.errors import InputError
 from ddsa_arch.files.atomic import atomic_path, sweep
 from ddsa_arch.files.tables import markdown_table
-from ddsa_arch.inference.derainer import BUILT_IN, load_derainer_network, load_network, network_section
+from ddsa_arch.inference.derainer import BUILT_IN, Derainer, load_derainer_network, load_network, network_section
 from ddsa_arch.inference.exported import (
     INPUT,
     OUTPUT,
@@ -35,6 +35,7 @@ from ddsa_arch.inference.exported import (
     is_exported,
     load_exported,
 )
+from ddsa_arch.inference.hub import WEIGHTS
 from ddsa_arch.inference.onnx_graph import OPSETS, finish, store_half
 from ddsa_arch.models.restore import final_output
 from ddsa_arch.options.loading import import_modules
@@ -300,11 +301,32 @@ def _read_about(path: str | None) -> dict[str, Any]:
     return about
 
 
+def _share(args: argparse.Namespace, network: Mapping[str, Any] | None, about: Mapping[str, Any]) -> int:
+    """Write the weights into a folder for ``Derainer.from_pretrained``, or into a repository of the Hub."""
+    if args.half or args.format or args.opset is not None:
+        raise InputError('--half, --format and --opset are for one FILE; a folder has float32 weights in safetensors')
+    derainer = Derainer(args.weights, network, device='cpu')
+    if args.out:
+        if (Path(args.out) / WEIGHTS).exists() and not args.overwrite:
+            raise InputError(f'{Path(args.out) / WEIGHTS} is there already; --overwrite replaces it')
+        print(f'{derainer.save_pretrained(args.out, about)}: for Derainer.from_pretrained({args.out!r})')
+    if args.push:
+        print(derainer.push_to_hub(args.push, args.private, about))
+    return 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='ddsa export', description=__doc__)
     add = parser.add_argument
     add('weights', nargs='?', metavar='WEIGHTS', help='of ddsa train (the small network of the package)')
-    add('-o', '--out', required=True, metavar='FILE', help=f'of a name in {", ".join(SUFFIXES.values())}')
+    add(
+        '-o',
+        '--out',
+        metavar='FILE',
+        help=f'of a name in {", ".join(SUFFIXES.values())}; or a folder, with a / behind it',
+    )
+    add('--push', metavar='USER/NAME', help='share the weights on the Hugging Face Hub, in a repository of this name')
+    add('--private', action='store_true', help='let only you see the repository, if it is a new one')
     add('--format', metavar='FORMAT', help=f'{", ".join(SUFFIXES)} (by the name of FILE)')
     add('--half', action='store_true', help='store float16, in onnx, safetensors and pth')
     add('--opset', type=int, metavar='N', help=f'of ONNX, {OPSETS[0]} to {OPSETS[1]} ({OPSETS[0]})')
@@ -316,6 +338,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     import_modules(args.imports)
     network = choose_networks([args.network])[0].network_g if args.network else None
     about = _read_about(args.about)
+    if args.push or (args.out and (args.out.endswith(('/', os.sep)) or Path(args.out).is_dir())):
+        return _share(args, network, about)
+    if not args.out:
+        raise InputError('-o FILE or --push USER/NAME is missing')
     done = export(args.weights, args.out, args.format, args.half, about, network, args.overwrite, args.opset)
     rows = [(f'{height} x {width}', f'{difference:.2g}') for height, width, difference in done.parity]
     print(markdown_table(rows, ('H x W', 'largest difference')))
