@@ -49,6 +49,7 @@ setup(
             'py.typed',
             'archs/published.yml',
             'comparison/gallery/page/*',
+            'demo/page.js',
             'weights/*',
         ],
     },

@@ -133,7 +133,7 @@ def _card(config: Mapping[str, Any]) -> str:
     network, told = config['network_g'], config[BLOCK]
     head = [
         f'library_name: {BLOCK}',
-        'tags: [image-to-image, image-restoration, deraining]',
+        'tags: [image-restoration, deraining]',
         'pipeline_tag: image-to-image',
     ]
     if isinstance(told.get('licence'), str):

@@ -323,7 +323,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         '-o',
         '--out',
         metavar='FILE',
-        help=f'of a name in {", ".join(SUFFIXES.values())}; or a folder, with a / behind it',
+        help=f'of a name in {", ".join(SUFFIXES.values())}; or a folder, with a / at its end',
     )
     add('--push', metavar='USER/NAME', help='share the weights on the Hugging Face Hub, in a repository of this name')
     add('--private', action='store_true', help='let only you see the repository, if it is a new one')

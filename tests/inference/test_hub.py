@@ -44,9 +44,8 @@ def test_a_folder_is_written_and_taken(weights, tmp_path, rng):
 
 
 def test_the_metadata_follow_the_modelspec(weights, tmp_path):
-    data = (
-        Derainer(weights, device='cpu').save_pretrained(tmp_path / 'a', {'title': 'Tiny'}) / 'model.safetensors'
-    ).read_bytes()
+    folder = Derainer(weights, device='cpu').save_pretrained(tmp_path / 'a', {'title': 'Tiny'})
+    data = (folder / 'model.safetensors').read_bytes()
     (length,) = struct.unpack('<Q', data[:8])
     metadata = json.loads(data[8 : 8 + length])['__metadata__']
     assert all(isinstance(value, str) for value in metadata.values())
