@@ -24,10 +24,8 @@ OTHERS = {
     b'\x89HDF\r\n\x1a\n': 'a file of HDF5, such as Keras writes',
     b'GGUF': 'a file of GGUF',
     b'MATLAB 5.0': 'a file of MATLAB',
-    b'\x89PNG': 'a picture (PNG)',
-    b'\xff\xd8\xff': 'a picture (JPEG)',
-    b'%PDF': 'a document (PDF)',
 }
+NO_ARRAYS = {b'\x89PNG': 'a picture (PNG)', b'\xff\xd8\xff': 'a picture (JPEG)', b'%PDF': 'a document (PDF)'}
 TO_STATE = 'save its tensors by name, as torch.save({name: torch.from_numpy(array), ...}, FILE.pth) does'
 
 
@@ -52,6 +50,9 @@ def kind_of(data: bytes) -> tuple[str, str]:
     for start, name in OTHERS.items():
         if data.startswith(start):
             return '', f'is {name}, no weights of torch; {TO_STATE}'
+    for start, name in NO_ARRAYS.items():
+        if data.startswith(start):
+            return '', f'is {name}, no weights; give the weight file itself'
     if data[4:8] == b'TFL3':
         return '', 'is a network of TensorFlow Lite, no weights of torch'
     told = _text(data)

@@ -11,7 +11,7 @@ import ddsa_arch.integrations.comfyui as nodes
 from ddsa_arch.errors import InputError
 from ddsa_arch.files.atomic import atomic_path
 
-FOLDER = 'ddsa_arch'  # in custom_nodes
+FOLDER = 'ddsa_arch_nodes'  # in custom_nodes; not the name of the package, which some loaders would put in its place
 INIT = '__init__.py'
 MARK = '# Written by `ddsa comfyui`: ComfyUI finds the nodes of the installed package by it.\n'
 TEXT = MARK + (

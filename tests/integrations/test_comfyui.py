@@ -105,7 +105,7 @@ def test_work_that_is_cancelled_ends(comfyui, monkeypatch):
 def test_the_command_puts_the_nodes_where_comfyui_finds_them(comfyui, capsys):
     for place in (comfyui, comfyui / 'custom_nodes'):
         assert ddsa(['comfyui', str(place)]) == 0
-    target = comfyui / 'custom_nodes' / 'ddsa_arch'
+    target = comfyui / 'custom_nodes' / 'ddsa_arch_nodes'
     assert 'Load Derainer, Derain Image' in capsys.readouterr().out
     # as ComfyUI does: by the path, under another name
     spec = importlib.util.spec_from_file_location('custom_nodes_ddsa', target / '__init__.py')
@@ -117,7 +117,7 @@ def test_the_command_puts_the_nodes_where_comfyui_finds_them(comfyui, capsys):
 
 
 def test_nothing_of_others_is_touched(comfyui, capsys):
-    target = comfyui / 'custom_nodes' / 'ddsa_arch'
+    target = comfyui / 'custom_nodes' / 'ddsa_arch_nodes'
     target.mkdir()
     (target / '__init__.py').write_text('mine')
     for more in ([], ['--remove']):
