@@ -49,6 +49,7 @@ setup(
             'py.typed',
             'archs/published.yml',
             'comparison/gallery/page/*',
+            'demo/page.js',
             'weights/*',
         ],
     },
@@ -83,6 +84,7 @@ setup(
         'demo': ['gradio>=6'],
         'download': ['gdown>=6.4'],  # older ones have no timeout and take an error page for the file
         'export': ['onnx>=1.17', 'onnxruntime>=1.19', 'onnxscript>=0.3'],
+        'hub': ['huggingface_hub>=0.23'],  # Derainer.from_pretrained('user/name'), and ddsa export --push
         'spandrel': ['spandrel>=0.4'],
         'test': [
             'jsonschema>=4.17',

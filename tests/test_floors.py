@@ -9,7 +9,7 @@ PACKAGE = 'ddsa_arch'
 FLOORS = {
     'ops': 0, 'files': 0, 'machine': 0, 'archs.blocks': 1, 'archs': 2, 'data': 2, 'losses': 2, 'metrics': 2,
     'fast': 3, 'sets': 3, 'models': 4, 'options': 5, 'inference': 6, 'training': 6, 'benchmarking': 6,
-    'comparison': 6, 'integrations': 6, 'demo': 7, 'runners': 8,
+    'comparison': 6, 'integrations': 7, 'demo': 7, 'runners': 8,
 }  # fmt: skip
 STAIR_RAIL = ('compat', 'errors', 'openmp', 'registration')  # all may hold it; it imports nothing of ours
 NOT_ON_THE_GROUND = ('basicsr', 'mmengine')

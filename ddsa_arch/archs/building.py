@@ -12,6 +12,11 @@ from torch import nn
 
 from ddsa_arch.errors import InputError, did_you_mean
 
+
+class TooLarge(Exception):
+    """A network became larger than it may, see ``build_limits``."""
+
+
 Net = TypeVar('Net', bound=nn.Module)
 
 
@@ -32,6 +37,8 @@ def build_network(network_g: Mapping[str, Any], device: str = 'cpu') -> nn.Modul
     try:
         with torch.device(device):
             return ARCH_REGISTRY.get(name)(**arguments)
+    except TooLarge:
+        raise
     except Exception as error:  # whatever a network does wrong with its arguments
         if device == 'meta' and isinstance(error, RuntimeError | TypeError):  # such as BasicSR's SwinIR: it looks at
             return build_network(network_g)  # values while it is built; what is wrong in earnest fails again

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,9 +23,12 @@ from ddsa_arch.archs.blocks.attention import SpatialAttention
 from ddsa_arch.archs.blocks.norm import ChannelLayerNorm
 from ddsa_arch.archs.blocks.resample import Downsample, Upsample
 from ddsa_arch.archs.blocks.transposed_attention import channel_scores, merge_heads, split_heads
+from ddsa_arch.archs.weight_names import UNSEEN, as_tensor
 from ddsa_arch.registration import register
 
 RES2NET_SCALE = 3  # "we set the scale dimension to 3", section 2.3
+KEEP_RATIO = 0.7  # "k is 0.7", section 2.2
+HEADS = (1, 1, 2, 4, 8)
 WIDTH_MULTIPLE = 8 * RES2NET_SCALE  # hidden widths that split in 3 and suit the hardware (our choice)
 
 
@@ -182,6 +186,18 @@ def hidden_width(dim: int, expansion: float) -> int:
     return max(WIDTH_MULTIPLE, round(expansion * dim / WIDTH_MULTIPLE) * WIDTH_MULTIPLE)
 
 
+def unseen_arguments(
+    keep_ratio: float, attention: str, scale: str, mask_fill: str, heads: Sequence[int]
+) -> dict[str, Any]:
+    """Return those arguments of a DDSANet that neither names nor shapes of its weights tell.
+
+    Empty for the paper's network, whose state dict so has its parameters alone.
+    """
+    seen = keep_ratio == KEEP_RATIO and attention == 'dual' and scale == 'temperature' and mask_fill == 'exclude'
+    told = {'keep_ratio': keep_ratio, 'attention': attention, 'mask_fill': mask_fill, 'heads': [int(h) for h in heads]}
+    return {} if seen else told
+
+
 class DATB(nn.Module):
     """Dual attention Transformer block (section 2.1), (B, C, H, W) -> (B, C, H, W).
 
@@ -228,6 +244,10 @@ class DDSANet(nn.Module):
         norm_bias: LayerNorm with bias; False as [9]'s bias-free form.
         bias: bias in the convolutions.
 
+    Attributes:
+        unseen_arguments: in networks other than the paper's alone, a buffer with the JSON of the arguments that nobody
+            could tell from the weights, such as ``keep_ratio``; tools that get nothing but a state dict read it.
+
     Shape: (B, in_channels, H, W) in [0, 1] -> the same; H and W multiples of 8; not clamped.
     """
 
@@ -240,8 +260,8 @@ class DDSANet(nn.Module):
         in_channels: int = 3,
         dim: int = 48,
         blocks: Sequence[int] = (2, 4, 6, 6, 8),
-        heads: Sequence[int] = (1, 1, 2, 4, 8),
-        keep_ratio: float = 0.7,
+        heads: Sequence[int] = HEADS,
+        keep_ratio: float = KEEP_RATIO,
         attention: str = 'dual',
         scale: str = 'temperature',
         mask_fill: str = 'exclude',
@@ -290,6 +310,9 @@ class DDSANet(nn.Module):
         self.decoder1 = level(1, dim * 2)
         self.decoder0 = level(0, dim * 2)
         self.output = nn.Conv2d(dim * 2, in_channels, 3, padding=1, bias=bias)
+        unseen = unseen_arguments(keep_ratio, attention, scale, mask_fill, heads)
+        if unseen:
+            self.register_buffer(UNSEEN, as_tensor(unseen))
 
     def forward(self, rain: Tensor) -> Tensor:
         x1 = self.encoder1(self.encoder0(self.embed(rain)))  # (B, dim, H, W)
@@ -300,3 +323,10 @@ class DDSANet(nn.Module):
         y = self.decoder2(self.fuse2(torch.cat([self.up32(y), x2], dim=1)))
         y = self.decoder0(self.decoder1(torch.cat([self.up21(y), x1], dim=1)))  # (B, 2 dim, H, W)
         return rain + self.output(y)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
+        """Take weights from before there was a buffer of unseen arguments too."""
+        unseen = self._buffers.get(UNSEEN)
+        if unseen is not None:
+            state_dict.setdefault(f'{prefix}{UNSEEN}', unseen)
+        super()._load_from_state_dict(state_dict, prefix, *others)

@@ -3,32 +3,42 @@
 from __future__ import annotations
 
 import hashlib
-import io
+import inspect
 import json
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
+from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
+from ddsa_arch.archs.weight_names import (
+    MARKER,
+    UNSEEN,
+    WRAPPERS,
+    as_tensor,
+    locate,
+    named_as,
+    numbered,
+    of_tensor,
+    several,
+)
 from ddsa_arch.errors import InputError
 from ddsa_arch.files.atomic import atomic_path
 from ddsa_arch.files.images import some
+from ddsa_arch.files.torch_files import read_torch_legacy, read_torch_zip
+from ddsa_arch.files.weight_kinds import SAFETENSORS as KIND_SAFETENSORS
+from ddsa_arch.files.weight_kinds import TORCH_ZIP, kind_of
 
 SAFETENSORS = '.safetensors'
 WEIGHT_SUFFIXES = ('.pth', SAFETENSORS)
 BLOCK = 'ddsa_arch'  # key of the block that tells what a file holds
 CHECKSUM = 'sha256'  # in the block
-UNREADABLE = (
-    RuntimeError, EOFError, OSError, pickle.UnpicklingError, KeyError, ValueError, safetensors.SafetensorError
-)  # fmt: skip
-WRAPPERS = ('params_ema', 'params', 'state_dict')  # BasicSR's averaged and plain weights, the field's own scripts
-PARALLEL_PREFIX = 'module.'  # left by DataParallel
+OURS = 'ddsa_arch.'  # how the modules of this package begin
+TELLS_BY_BUFFER = 'DDSANet'  # see its ``unseen_arguments``
 
 
 @dataclass(frozen=True)
@@ -51,38 +61,52 @@ class WeightFile:
         return _about(self.checkpoint)
 
     def key(self, wanted: str | None = None) -> str | None:
-        """Return the wrapper of the weights inside the file, or None for its root.
+        """Return the wrapper of the weights inside the file, with dots between several, or None for its root.
 
         Args:
-            wanted: the wrapper to take. None, or one of ``params_ema``, ``params``, ``state_dict`` that is not there,
-                takes the first of these that is, or else the root.
+            wanted: the wrapper to take. None, or a usual one such as ``params_ema`` that is not there, takes the first
+                usual one that is, or else the root.
 
         Raises:
-            InputError: another wrapper was asked for, and is not there.
+            InputError: another wrapper was asked for, and is not there; or there are several without a usual name.
         """
+        return '.'.join(self._keys(wanted)) or None
+
+    def _keys(self, wanted: str | None) -> tuple[str, ...]:
         if wanted is not None and wanted in self.checkpoint:
-            return wanted
+            return (wanted,)
         if wanted is not None and wanted not in WRAPPERS:
             raise InputError(
                 f'weights: {self.path} has no {wanted!r}; it holds {some(sorted(map(str, self.checkpoint)))}'
             )
-        return next((k for k in WRAPPERS if isinstance(self.checkpoint.get(k), Mapping)), None)
+        found = locate(self.checkpoint)
+        if found is None and (told := several(self.checkpoint)):
+            raise InputError(f'weights: {self.path} {told}')
+        return found or ()
 
     def state_dict(self, key: str | None = None) -> dict[str, Tensor]:
-        """Return the weights by their names, without a ``module.`` prefix.
+        """Return the weights by the names that the file has for them.
 
         Args:
             key: see ``key``.
 
         Raises:
-            InputError: the wrapper is not there, or holds no tensors.
+            InputError: the wrapper is not there, or holds no tensors, or only numbered ones.
         """
-        key = self.key(key)
-        state = self.checkpoint if key is None else self.checkpoint[key]
-        tensors = {k.removeprefix(PARALLEL_PREFIX): v for k, v in state.items() if isinstance(v, Tensor)}
-        if not tensors:
-            raise InputError(f'weights: {self.path} holds no tensors under {key or "its root"}')
-        return tensors
+        keys = self._keys(key)
+        state: Any = self.checkpoint
+        for one in keys:
+            state = state[one]
+        place = '.'.join(keys) or 'its root'
+        if not isinstance(state, Mapping) or not any(isinstance(value, Tensor) for value in state.values()):
+            held = some(sorted(map(str, self.checkpoint))) or 'nothing'
+            raise InputError(f'weights: {self.path} holds no tensors under {place}; at its root are: {held}')
+        if numbered(state):
+            raise InputError(
+                f'weights: {self.path} has numbers in place of names for its tensors under {place}; '
+                'save net.state_dict() instead'
+            )
+        return {name: value for name, value in state.items() if isinstance(value, Tensor)}
 
 
 @dataclass(frozen=True)
@@ -101,24 +125,36 @@ class Loaded:
 
 
 def read_weights(path: str | Path) -> WeightFile:
-    """Read a weight file onto the CPU. Nothing in it is executed.
+    """Read a weight file onto the CPU, of whatever name. Nothing in it is executed.
 
     Raises:
-        InputError: no such file, cut off, or not made of plain tensors.
+        InputError: no such file, not a weight file, or a damaged one; the message says what it is.
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f'weights: no file {path}')
+        raise InputError(f'weights: {path} is a folder; name the file in it' if path.is_dir() else _no_file(path))
     try:
         data = path.read_bytes()
-        checkpoint = _read_safetensors(data) if path.suffix == SAFETENSORS else _read_pickle(data)
-    except UNREADABLE as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if isinstance(error, KeyError | pickle.UnpicklingError):  # of bytes that are no pickle
-            reason = 'it is no weight file, or holds more than tensors'
-        raise InputError(f'weights: {path} cannot be read ({reason}); download it or save it again') from error
+    except OSError as error:
+        raise InputError(f'weights: {path} cannot be read ({error.strerror or error})') from error
+    kind, told = kind_of(data)
+    if not kind:
+        raise InputError(f'weights: {path} {told}')
+    try:
+        if kind == KIND_SAFETENSORS:
+            checkpoint = _read_safetensors(data)
+        else:
+            checkpoint = read_torch_zip(data) if kind == TORCH_ZIP else read_torch_legacy(data)
+    except Exception as error:  # whatever comes of bytes that are not what they should be
+        raise InputError(
+            f'weights: {path} cannot be read ({_reason(error)}), it may be cut off or damaged; '
+            'download it or save it again'
+        ) from error
     if not isinstance(checkpoint, Mapping):
-        raise InputError(f'weights: {path} holds a {type(checkpoint).__name__}, wanted a dictionary of tensors')
+        raise InputError(
+            f'weights: {path} holds a {type(checkpoint).__name__}, wanted a dictionary of tensors; '
+            'save net.state_dict()'
+        )
     file = WeightFile(path, dict(checkpoint), hashlib.sha256(data).hexdigest())
     checksum = file.about.get(CHECKSUM)
     if checksum and checksum != state_checksum(file.state_dict()):
@@ -126,8 +162,13 @@ def read_weights(path: str | Path) -> WeightFile:
     return file
 
 
-def _read_pickle(data: bytes) -> Any:
-    return torch.load(io.BytesIO(data), map_location='cpu', weights_only=True)
+def _no_file(path: Path) -> str:
+    return f'weights: no file {path}'
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines and not isinstance(error, KeyError) else type(error).__name__
 
 
 def _read_safetensors(data: bytes) -> dict[str, Any]:
@@ -136,6 +177,7 @@ def _read_safetensors(data: bytes) -> dict[str, Any]:
     block = json.loads(header.get('__metadata__', {}).get(BLOCK, '{}'))
     if not isinstance(block, dict):
         raise ValueError(f'its metadata {BLOCK} is no JSON object')
+    tensors.pop(MARKER, None)  # it repeats the metadata, for tools that do not see them
     checkpoint: dict[str, Any] = {'params': tensors}
     if 'network_g' in block:
         checkpoint['network_g'] = block.pop('network_g')
@@ -157,7 +199,7 @@ def write_weights(
     """Write a weight file that tells what it holds, whole or not at all.
 
     Args:
-        path: ``.safetensors``, or ``.pth`` with the weights under ``params``.
+        path: ``.safetensors``, or ``.pth`` with the weights under ``params``, and ``state_dict`` for other toolboxes.
         state: the weights.
         network_g: ``{type, ...}``, how the network is built.
         about: of JSON's types: ``training``, ``data``, ``scores``, ``licence`` or what else there is to tell. The
@@ -183,10 +225,41 @@ def write_weights(
         if suffix == SAFETENSORS:
             told = json.dumps({'network_g': dict(network_g), **block}, ensure_ascii=False)
             tensors = {k: v.clone() for k, v in stored.items()}  # none may share memory
-            part.write_bytes(safetensors.torch.save(tensors, {'format': 'pt', BLOCK: told}))  # save_file: for one user
+            if not _tells_itself(network_g):
+                tensors[MARKER] = as_tensor(network_g)
+            metadata = {'format': 'pt', BLOCK: told, **_modelspec(network_g, about)}
+            data = safetensors.torch.save(tensors, metadata)
+            numbers = hashlib.sha256(data[8 + int.from_bytes(data[:8], 'little') :]).hexdigest()
+            metadata['modelspec.hash_sha256'] = f'0x{numbers}'
+            part.write_bytes(safetensors.torch.save(tensors, metadata))  # save_file: for one user
         else:
+            # `state_dict` is where mmengine and others look; it is the same, and takes no room
+            content = {'params': stored, 'state_dict': stored, 'network_g': dict(network_g), BLOCK: block}
             with part.open('wb') as file:  # which tells why it cannot be written
-                torch.save({'params': stored, 'network_g': dict(network_g), BLOCK: block}, file)
+                torch.save(content, file)
+
+
+def _modelspec(network_g: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, str]:
+    """Return what tools that follow the model metadata standard of Stability AI show of a file."""
+    name = str(network_g.get('type'))
+    spec = {'sai_model_spec': '1.0.0', 'architecture': name, 'implementation': BLOCK, 'title': about.get('title', name)}
+    spec['tags'] = 'deraining, image restoration'
+    names = {'licence': 'license', 'description': 'description', 'author': 'author', 'date': 'date'}
+    spec |= {theirs: about[ours] for ours, theirs in names.items() if isinstance(about.get(ours), str)}
+    return {f'modelspec.{key}': str(value) for key, value in spec.items()}
+
+
+def _tells_itself(network_g: Mapping[str, Any]) -> bool:
+    """Whether tools that get the tensors of a file alone know how the network is built, if they know the network."""
+    name = str(network_g.get('type'))
+    if name not in ARCH_REGISTRY or not ARCH_REGISTRY.get(name).__module__.startswith(OURS) or name == TELLS_BY_BUFFER:
+        return True
+    known = inspect.signature(ARCH_REGISTRY.get(name)).parameters
+    return all(
+        key == 'type'
+        or (key in known and json.dumps(known[key].default, default=str) == json.dumps(value, default=str))
+        for key, value in network_g.items()
+    )
 
 
 def untrained_tensors(net: nn.Module, path: str | Path, loaded: Loaded) -> str:
@@ -236,10 +309,19 @@ def fit_weights(
     Arguments and errors are those of ``load_weights``; a network whose tensors have shapes alone will do.
     """
     file = weights if isinstance(weights, WeightFile) else read_weights(weights)
-    loaded = file.state_dict(key)
     wanted = net.state_dict()
+    loaded = named_as(file.state_dict(key), wanted)
     # batch norms that were saved before PyTorch 0.4.1 have no such counter, and nothing here reads it
     loaded |= {k: v for k, v in wanted.items() if k.endswith('.num_batches_tracked') and k not in loaded}
+    told = {name: of_tensor(state.get(UNSEEN)) for name, state in (('file', loaded), ('network', wanted))}
+    if strict and told['file'] and not wanted.get(UNSEEN, torch.empty(0)).is_meta and told['file'] != told['network']:
+        raise InputError(
+            f'weights: {file.path} was trained with {json.dumps(told["file"])}, which {type(net).__name__} as it is '
+            'built here has not; put these arguments into network_g'
+        )
+    loaded.pop(UNSEEN, None)
+    if UNSEEN in wanted:
+        loaded[UNSEEN] = wanted[UNSEEN]
     missing = sorted(wanted.keys() - loaded.keys())
     surplus = sorted(loaded.keys() - wanted.keys())
     unequal = [k for k in sorted(wanted.keys() & loaded.keys()) if loaded[k].shape != wanted[k].shape]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import ipaddress
 import os
 import re
 import signal
@@ -11,7 +12,7 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ FIRST_PORT, PORTS = 7860, 100  # those that are tried without --port
 LARGEST_PORT = 65535
 # what the page of older releases asks for elsewhere: a script for pages within pages, and connections for fonts
 ELSEWHERE = re.compile(rb'<(?:script|link)\b[^>]*\b(?:src|href)=["\']https?://[^>]*>(?:\s*</script>)?')
+SCRIPT = Path(__file__).with_name('page.js')
 CSS = """
 .gradio-container {width: 100%; max-width: 1240px !important; margin: 0 auto}
 #about p {font-size: 1.05rem}
@@ -78,7 +80,12 @@ def free_port(host: str, port: int | None = None) -> int:
 
 @contextlib.contextmanager
 def serve(
-    page: gr.Blocks, host: str = HOST, port: int | None = None, share: bool = False, open_browser: bool = False
+    page: gr.Blocks,
+    host: str = HOST,
+    port: int | None = None,
+    share: bool = False,
+    open_browser: bool = False,
+    hosts: Sequence[str] = (),
 ) -> Iterator[list[str]]:
     """Serve a page for the time of the block. In the end, networks that still run stop at their next layer.
 
@@ -88,6 +95,7 @@ def serve(
         port: None takes a free one.
         share: also behind a public address for a week, through a server of gradio's makers.
         open_browser: show it in the browser of this machine.
+        hosts: names by which others reach this machine, such as that of a server before it.
 
     Yields:
         The addresses of the page, that of this machine first.
@@ -101,11 +109,13 @@ def serve(
     fonts = ('system-ui', 'sans-serif'), ('ui-monospace', 'monospace')
     theme = gr.themes.Soft(primary_hue='blue', neutral_hue='slate', font=fonts[0], font_mono=fonts[1])
     port = free_port(host, port)
+    names = (host, *hosts, socket.gethostname(), *(('.gradio.live',) if share else ()))
     try:
         page.launch(
             server_name=host, server_port=port, share=share, inbrowser=open_browser, prevent_thread_lock=True,
             quiet=True, ssr_mode=False, theme=theme, css=CSS, footer_links=[],
-            app_kwargs={'middleware': [Middleware(_OwnThingsOnly)]},
+            head=f'<script>{SCRIPT.read_text("utf-8")}</script>',
+            app_kwargs={'middleware': [Middleware(OwnHostOnly, names), Middleware(_OwnThingsOnly)]},
         )  # fmt: skip
     except OSError as error:  # a port that was taken in the meantime
         raise InputError(f'--host {host} --port {port}: the page cannot be served there ({error})') from error
@@ -120,6 +130,53 @@ def serve(
 
 def _refuse(*_: Any) -> None:
     raise InputError('the page is closed')
+
+
+class OwnHostOnly:
+    """Refuses requests to an ASGI application under names that are not this machine's.
+
+    A page of somebody else may let its own name lead to this machine, and would then read what is served here. An
+    address in numbers cannot be used so, and is always taken.
+
+    Args:
+        app: the application.
+        names: of this machine, besides ``localhost``; one that begins with a dot stands for all that end so.
+    """
+
+    def __init__(self, app: Callable, names: Sequence[str]) -> None:
+        self.app = app
+        self.names = {name.lower() for name in names}
+
+    def takes(self, header: str) -> bool:
+        """Whether a ``Host`` header, a name or an address with or without a port, is one of this machine."""
+        host = header.strip().lower()
+        host = host[1 : host.find(']')] if host.startswith('[') else host.partition(':')[0]
+        try:
+            ipaddress.ip_address(host)
+        except ValueError:
+            host = host.rstrip('.')
+            ends = tuple(name for name in self.names if name.startswith('.'))
+            return host == 'localhost' or host.endswith(('.localhost', *ends)) or host in self.names
+        return True
+
+    async def __call__(self, scope: dict, receive: Callable, send: Callable) -> None:
+        if scope['type'] not in ('http', 'websocket'):
+            await self.app(scope, receive, send)
+            return
+        found = [value.decode('latin-1') for name, value in scope['headers'] if name.lower() == b'host']
+        if len(found) <= 1 and all(map(self.takes, found)):
+            await self.app(scope, receive, send)
+        elif scope['type'] == 'websocket':
+            await send({'type': 'websocket.close', 'code': 1008})
+        else:
+            shown = ''.join(letter for letter in (found or [''])[0] if letter.isprintable())[:100]
+            text = (
+                f'This page is not served under the name {shown!r}. Open it by the address that ddsa demo printed; or, '
+                'if the name is yours, start ddsa demo with --allow-host NAME.\n'
+            ).encode()
+            headers = [(b'content-type', b'text/plain; charset=utf-8'), (b'content-length', str(len(text)).encode())]
+            await send({'type': 'http.response.start', 'status': 421, 'headers': headers})
+            await send({'type': 'http.response.body', 'body': text})
 
 
 class _OwnThingsOnly:

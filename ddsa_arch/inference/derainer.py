@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, overload
@@ -12,12 +13,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ddsa_arch.archs.building import build_network
+from ddsa_arch.archs.build_limits import build_for_file
+from ddsa_arch.archs.weight_origin import network_of
 from ddsa_arch.archs.weights import WeightFile, load_weights, read_weights
 from ddsa_arch.errors import InputError, did_you_mean
 from ddsa_arch.fast import accelerate
 from ddsa_arch.fast.memory_format import lay_out
 from ddsa_arch.inference.exported import ExportedNetwork, device_for_onnx, is_exported, is_onnx, load_exported
+from ddsa_arch.inference.hub import pretrained_file, push_folder, save_pretrained
 from ddsa_arch.inference.image_memory import ImageMemory, free_memory, is_out_of_memory
 from ddsa_arch.inference.image_progress import ImageProgress
 from ddsa_arch.models.restore import Recipe, restore
@@ -91,6 +94,7 @@ class Derainer:
             if half:
                 raise InputError(f'half: {weights} computes in float32; give the weights (.pth, .safetensors)')
             self.device = device_for_onnx(self.device, asked=device != AUTO)
+        self._source = BUILT_IN if weights is None else Path(weights), network
         net = load_derainer_network(weights, network, self.device).eval()
         exported = isinstance(net, ExportedNetwork)  # one that was written for its own layout of memory
         self.net = net if exported else lay_out(net.to(self.device), torch.channels_last)
@@ -101,6 +105,56 @@ class Derainer:
         self.tile = _checked_tile(tile, self.net)
         self._memory: ImageMemory | None = None
         self._reporter: ImageProgress | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | Path, *, revision: str | None = None, cache: str | Path | None = None, **how: Any
+    ) -> Derainer:
+        """Make one with the weights of a folder, or of a repository of the Hugging Face Hub.
+
+        Args:
+            source: a folder of ``save_pretrained``, or ``user/name`` on the Hub, from which they are downloaded once.
+            revision: branch, tag or commit on the Hub.
+            cache: where downloads are kept.
+            how: the other arguments of the class.
+
+        Raises:
+            InputError: there is nothing of this name, or it cannot be used.
+        """
+        return cls(pretrained_file(source, revision, cache), **how)
+
+    def save_pretrained(self, folder: str | Path, about: Mapping[str, Any] | None = None) -> Path:
+        """Write the weights, as they were loaded, into a folder that ``from_pretrained`` takes.
+
+        Args:
+            folder: made if it is missing.
+            about: joins what the weights tell of themselves: ``licence``, ``data``, ``scores``, ``title`` ...
+
+        Raises:
+            InputError: the network came from an exported file, which has no weights to share.
+        """
+        path, network = self._source
+        if is_exported(path):
+            raise InputError(f'weights: {path} is exported; share the weights that it was exported from')
+        file = read_weights(path)
+        net = load_network(file, network)
+        return save_pretrained(
+            folder, net.state_dict(), network_section(file, network), {**file.about, **dict(about or {})}
+        )
+
+    def push_to_hub(self, repository: str, private: bool = False, about: Mapping[str, Any] | None = None) -> str:
+        """Share the weights on the Hugging Face Hub, and return the address.
+
+        Args:
+            repository: ``user/name``; made if it is missing.
+            private: whether only its owner sees a new one.
+            about: see ``save_pretrained``.
+
+        Raises:
+            InputError: see ``save_pretrained``; or the Hub refuses it.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            return push_folder(self.save_pretrained(folder, about), repository, private)
 
     @overload
     def __call__(
@@ -282,7 +336,7 @@ def load_derainer_network(
 
 def load_network(file: WeightFile, network: str | Mapping[str, Any] | None = None) -> nn.Module:
     """Build the network of a weight file and load its weights, see ``load_derainer_network``."""
-    net = build_network(network_section(file, network))
+    net = build_for_file(network_section(file, network), file.state_dict(), file.path)
     load_weights(net, file)
     return net
 
@@ -297,7 +351,7 @@ def network_section(file: WeightFile, network: str | Mapping[str, Any] | None = 
     Raises:
         InputError: nobody says it.
     """
-    section = file.checkpoint.get('network_g') if network is None else network
+    section = network_of(file.checkpoint) if network is None else network
     if isinstance(section, str):
         section = {'type': section}
     if not isinstance(section, Mapping):

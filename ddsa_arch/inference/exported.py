@@ -20,6 +20,7 @@ from ddsa_arch.errors import InputError
 
 ONNX, PROGRAM = '.onnx', '.pt2'
 EXPORTED_SUFFIXES = (ONNX, PROGRAM)
+LARGEST = 8192  # side in pixels, or number of images, that a file may ask for
 INPUT, OUTPUT = 'rain', 'derained'
 CUDA_PROVIDER, CPU_PROVIDER = 'CUDAExecutionProvider', 'CPUExecutionProvider'
 NO_MEMORY = ('bad_alloc', 'bad allocation', 'failed to allocate', 'out of memory')  # as onnxruntime has it
@@ -236,8 +237,8 @@ def _checked_about(path: Path, text: str | None) -> dict[str, Any]:
     try:
         about = json.loads(text or '')
         sizes = [about['size_multiple'], *(about[key] for key in ('fixed_size', 'batch') if about.get(key) is not None)]
-        if not all(type(size) is int and size >= 1 for size in sizes):
-            raise ValueError('its sizes are no whole numbers')
+        if not all(type(size) is int and 1 <= size <= LARGEST for size in sizes):
+            raise ValueError('its sizes are no whole numbers, or too large')
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(
             f'weights: {path} does not say what it takes (no metadata {BLOCK!r} with a size_multiple); '

@@ -22,19 +22,24 @@ import torch
 from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS, Registry
+from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
 from ddsa_arch.archs.blocks.precision import full_precision
+from ddsa_arch.archs.weights import read_weights
 from ddsa_arch.errors import InputError
 from ddsa_arch.fast import accelerate
 from ddsa_arch.models.restore import restore
 
 OURS = 'ddsa_arch.'  # how the modules of this package begin
+NETWORK = 'network.'  # before the names of the network's own tensors
 MODES = ('tensor', 'loss', 'predict')
 
 
 def install(registry: Registry = MODELS) -> list[str]:
     """Register every network and loss of this package, and ``DerainRestorer``, under the names that BasicSR knows.
+
+    mmengine's ``load_checkpoint`` then takes files of safetensors too.
 
     Args:
         registry: mmengine's models, where those of MMagic and its kin look too.
@@ -45,10 +50,17 @@ def install(registry: Registry = MODELS) -> list[str]:
     parts = {name: part for known in (ARCH_REGISTRY, LOSS_REGISTRY) for name, part in known}
     ours = {name: part for name, part in parts.items() if part.__module__.startswith(OURS)}
     ours[DerainRestorer.__name__] = DerainRestorer
+    CheckpointLoader.register_scheme(r'.*\.safetensors$', load_from_safetensors, force=True)
     new = sorted(ours.keys() - registry.module_dict.keys())
     for name in new:
         registry.register_module(name=name, module=ours[name])
     return new
+
+
+def load_from_safetensors(filename: str, map_location: Any = None) -> dict[str, Any]:
+    """Read weights of a file of safetensors for mmengine's ``load_checkpoint``, which does not know such files."""
+    del map_location  # they are copied into the network, wherever it is
+    return {'state_dict': read_weights(filename).state_dict()}
 
 
 class DerainRestorer(BaseModel):
@@ -78,6 +90,14 @@ class DerainRestorer(BaseModel):
         self.network = MODELS.build(network)
         accelerate(self.network)
         self.losses = nn.ModuleDict({name: MODELS.build(loss) for name, loss in losses.items()})
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
+        """Take the weights of the network alone too, as ``ddsa train`` and ``ddsa export`` write them."""
+        own = f'{prefix}{NETWORK}'
+        if not any(name.startswith(own) for name in state_dict):
+            for name in [name for name in state_dict if name.startswith(prefix)]:
+                state_dict[f'{own}{name.removeprefix(prefix)}'] = state_dict.pop(name)
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     def forward(
         self, inputs: Tensor | Sequence[Tensor], data_samples: Any = None, mode: str = 'tensor'

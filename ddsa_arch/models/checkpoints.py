@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ddsa_arch.archs.weight_names import UNSEEN
 from ddsa_arch.archs.weights import read_weights
 from ddsa_arch.errors import InputError
 from ddsa_arch.files.atomic import atomic_path
@@ -58,7 +59,10 @@ def usable_state(path: str | Path, models: str | Path, net: nn.Module) -> dict[s
     weights = weight_file(models, state['iter'])
     checkpoint = read_weights(weights).checkpoint
     shapes = {name: tuple(value.shape) for name, value in checkpoint.get('params', {}).items()}
-    if sum(trained) != parameters or shapes != {k: tuple(v.shape) for k, v in net.state_dict().items()}:
+    wanted = {k: tuple(v.shape) for k, v in net.state_dict().items()}
+    wanted.pop(UNSEEN, None)
+    shapes.pop(UNSEEN, None)
+    if sum(trained) != parameters or shapes != wanted:
         raise InputError(f'{path} is of another network')
     return state
 

@@ -270,13 +270,17 @@ class DerainModel(ValidatedModel):
         current_iter: int | str,
         param_key: str | list[str] = 'params',
     ) -> None:
-        """Write ``{param_key: state dict, network_g: how to build the network}``, whole or not at all."""
+        """Write ``{param_key: state dict, network_g: how to build the network}``, whole or not at all.
+
+        The last of the state dicts also stands under ``state_dict``, where mmengine and other toolboxes look for it.
+        """
         nets = net if isinstance(net, list) else [net]
         keys = param_key if isinstance(param_key, list) else [param_key]
         checkpoint = {
             key: {k: v.detach().cpu().contiguous() for k, v in self.get_bare_model(n).state_dict().items()}
             for key, n in zip(keys, nets, strict=True)
         }
+        checkpoint['state_dict'] = checkpoint[keys[-1]]
         checkpoint['network_g'] = self.opt['network_g']
         label = 'latest' if current_iter == -1 else current_iter
         save_whole(checkpoint, Path(self.opt['path']['models']) / f'{net_label}_{label}.pth')

@@ -20,6 +20,7 @@ VERBS = {
     'derain': 'remove the rain from your own photos and videos',
     'demo': 'a page in the browser: drop a photo, see it before and after',
     'export': 'weights as ONNX, torch.export or safetensors',
+    'comfyui': 'put the nodes of this package into a ComfyUI',
     'data': 'image sets: download, prepare, verify, audit, render rain',
     'summary': 'curves and pictures of a training so far',
     'networks': 'the networks of the comparison: size, cost, origin',

@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     derainers = {name: functools.partial(Derainer, path, device=device) for name, path in files.items()}
     with temporary_files() as folder:  # gradio looks for its folder when it is imported
         page = build_demo(derainers, write_examples(folder / 'examples'), SHARED_ABOUT if args.share else ABOUT)
-        with serve(page, args.host, args.port, args.share, not args.no_browser) as addresses:
+        with serve(page, args.host, args.port, args.share, not args.no_browser, args.allow_host) as addresses:
             print('Ctrl-C ends it')
             print('The page is at', ' and '.join(addresses), flush=True)
             while True:
@@ -90,6 +90,8 @@ def _parser() -> argparse.ArgumentParser:
         help='of ddsa train or ddsa export, several for a choice (the small network of the package)')  # fmt: skip
     add('--device', default=AUTO, help='auto, cpu, cuda, cuda:1, mps (auto)')
     add('--host', default=HOST, help=f'the address to listen on, 0.0.0.0 for all of this machine ({HOST})')
+    add('--allow-host', nargs='+', action='extend', default=[], metavar='NAME',
+        help='names under which the page is opened too, such as that of a server in front of it')  # fmt: skip
     add('--port', type=int, metavar='N', help=f'(the first free one from {FIRST_PORT} on)')
     add('--no-browser', action='store_true', help='do not open the page in the browser of this machine')
     add('--share', action='store_true', help='a public address for a week, through a server of the makers of gradio')

@@ -282,7 +282,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add('inputs', nargs='+', metavar='INPUT', help='images, videos, folders of them, or patterns in quotes')
     add('-o', '--out', required=True, metavar='DIR', help='folder of the results, with the folders of the input')
-    add('--weights', metavar='FILE', help='of ddsa train or ddsa export (the small network of the package)')
+    add('-w', '--weights', metavar='FILE', help='of ddsa train or ddsa export (the small network of the package)')
     add('--backend', default=AUTO, choices=BACKENDS, help='what computes: torch, or onnxruntime (auto: by the weights)')
     add('--network', metavar='NAME', help='a name of ddsa networks or an option file, for weights that say none')
     add('--imports', nargs='+', metavar='MODULE', help='modules of your own in which the network is registered')

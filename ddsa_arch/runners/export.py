@@ -26,8 +26,18 @@ from ddsa_arch.benchmarking.networks import choose_networks
 from ddsa_arch.errors import InputError
 from ddsa_arch.files.atomic import atomic_path, sweep
 from ddsa_arch.files.tables import markdown_table
-from ddsa_arch.inference.derainer import BUILT_IN, load_derainer_network, load_network, network_section
-from ddsa_arch.inference.exported import INPUT, OUTPUT, first_line, import_for_export, is_exported, load_exported
+from ddsa_arch.inference.derainer import BUILT_IN, Derainer, load_derainer_network, load_network, network_section
+from ddsa_arch.inference.exported import (
+    INPUT,
+    OUTPUT,
+    OnnxNetwork,
+    first_line,
+    import_for_export,
+    is_exported,
+    load_exported,
+)
+from ddsa_arch.inference.hub import WEIGHTS
+from ddsa_arch.inference.onnx_graph import OPSETS, finish, store_half
 from ddsa_arch.models.restore import final_output
 from ddsa_arch.options.loading import import_modules
 
@@ -64,6 +74,7 @@ def export(
     about: Mapping[str, Any] | None = None,
     network: str | Mapping[str, Any] | None = None,
     overwrite: bool = False,
+    opset: int | None = None,
     sizes: Sequence[tuple[int, int]] = SIZES,
 ) -> Exported:
     """Write a network or its weights into a file, and compare what was written with the network.
@@ -72,10 +83,11 @@ def export(
         weights: a file of ``ddsa train``; None takes those that come with the package.
         out: the file; ``.onnx``, ``.pt2``, ``.safetensors`` or ``.pth``.
         export_format: ``onnx``, ``torch_export``, ``safetensors`` or ``pth``; None takes that of the name of ``out``.
-        half: store float16, in the latter two.
+        half: store float16; not in ``.pt2``. ONNX computes in float32 all the same.
         about: joins what the weights tell of themselves, and takes its place where both tell.
         network: a registered name, or ``{type, arguments}``, for weights that do not say it.
         overwrite: replace ``out`` if it is there.
+        opset: version of the operations of ONNX; None takes the lowest, which most runtimes know.
         sizes: H and W of the images for the comparison, brought to what the network takes.
 
     Raises:
@@ -84,8 +96,10 @@ def export(
     """
     out, path = Path(out), BUILT_IN if weights is None else Path(weights)
     export_format = _checked_format(out, export_format)
-    if half and export_format in PROGRAMS:
-        raise InputError(f'--half: {export_format} is written in float32; float16 is for safetensors and pth')
+    if half and export_format == 'torch_export':
+        raise InputError('--half: torch_export is written in float32; float16 is for onnx, safetensors and pth')
+    if opset is not None and (export_format != 'onnx' or not OPSETS[0] <= opset <= OPSETS[1]):
+        raise InputError(f'--opset {opset}: wanted a version from {OPSETS[0]} to {OPSETS[1]}, and a FILE.onnx')
     if is_exported(path):
         raise InputError(f'weights: {path} is exported already; give the weights (.pth, .safetensors)')
     if out.exists() and not overwrite:
@@ -100,12 +114,16 @@ def export(
     with atomic_path(out) as part, _folder_beside(part) as folder:
         made = folder / out.with_suffix(SUFFIXES[export_format]).name
         if export_format in PROGRAMS:
-            _write_program(made, net, {**told, 'network_g': section, CHECKSUM: state_checksum(net.state_dict())})
+            block = {**told, 'network_g': section, CHECKSUM: state_checksum(net.state_dict())}
+            _write_program(made, net, block, opset, half)
             written: nn.Module = load_exported(made)
+            if half:
+                _round_to_half(net)
         else:
             write_weights(made, net.state_dict(), section, told, half)
             written = load_derainer_network(made).eval()
-        parity = _parity(written, net, sizes, None if half else TOLERANCE)
+        exact = export_format in PROGRAMS or not half
+        parity = _parity(written, net, sizes, TOLERANCE if exact else None)
         del written  # on some systems its file could not be moved
         left = sorted(p.name for p in folder.iterdir() if p != made)
         if left:
@@ -156,7 +174,15 @@ class _Final(nn.Module):
         return final_output(self.net(rain))
 
 
-def _write_program(path: Path, net: nn.Module, about: Mapping[str, Any]) -> None:
+def _round_to_half(net: nn.Module) -> None:
+    """Round the weights as a file of float16 has them."""
+    with torch.no_grad():
+        for value in net.state_dict().values():
+            if value.dtype == torch.float32:
+                value.copy_(value.half())
+
+
+def _write_program(path: Path, net: nn.Module, about: Mapping[str, Any], opset: int | None, half: bool) -> None:
     size = sum(value.numel() * value.element_size() for value in net.state_dict().values())
     if path.suffix == SUFFIXES['onnx'] and size > ONNX_BYTES:
         raise InputError(f'{size / 1e9:.1f} GB of weights do not fit into a file of ONNX; take .pt2')
@@ -168,15 +194,17 @@ def _write_program(path: Path, net: nn.Module, about: Mapping[str, Any]) -> None
             text = json.dumps(block, ensure_ascii=False)
             if path.suffix == SUFFIXES['onnx']:
                 onnx = torch.onnx.export(
-                    program, dynamo=True, verbose=False, optimize=False, input_names=[INPUT], output_names=[OUTPUT]
-                )
+                    program, dynamo=True, verbose=False, optimize=False, input_names=[INPUT], output_names=[OUTPUT],
+                    opset_version=OPSETS[0] if opset is None else opset,
+                )  # fmt: skip
                 assert onnx is not None  # with dynamo
                 with contextlib.suppress(Exception):  # the optimiser stumbles over some graphs, which run without it
                     onnx.optimize()
                 for part in onnx.model.graph.all_nodes():
                     part.metadata_props.clear()  # lines of code, with paths of this machine
                 onnx.model.metadata_props[BLOCK] = text
-                onnx.save(path, external_data=False)
+                model = finish(onnx.model_proto, multiple, fixed, batch)
+                import_for_export('onnx').save(store_half(model) if half else model, path)
             else:
                 written = io.BytesIO()  # on a full disk, torch ends the process if it writes the file itself
                 torch.export.save(program, written, extra_files={BLOCK: text})
@@ -245,6 +273,8 @@ def _parity(
     for height, width in dict.fromkeys(taken):
         rain = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(height * width))
         wanted = final_output(net(rain))
+        if isinstance(written, OnnxNetwork):
+            wanted = wanted.clamp(0, 1)  # as its graph does
         difference = float((final_output(written(rain)) - wanted).abs().max())
         limit = float('inf') if tolerance is None else tolerance * max(1.0, float(wanted.abs().max()))
         if not difference <= limit:  # NaN too
@@ -276,13 +306,35 @@ def _read_about(path: str | None) -> dict[str, Any]:
     return about
 
 
+def _share(args: argparse.Namespace, network: Mapping[str, Any] | None, about: Mapping[str, Any]) -> int:
+    """Write the weights into a folder for ``Derainer.from_pretrained``, or into a repository of the Hub."""
+    if args.half or args.format or args.opset is not None:
+        raise InputError('--half, --format and --opset are for one FILE; a folder has float32 weights in safetensors')
+    derainer = Derainer(args.weights, network, device='cpu')
+    if args.out:
+        if (Path(args.out) / WEIGHTS).exists() and not args.overwrite:
+            raise InputError(f'{Path(args.out) / WEIGHTS} is there already; --overwrite replaces it')
+        print(f'{derainer.save_pretrained(args.out, about)}: for Derainer.from_pretrained({args.out!r})')
+    if args.push:
+        print(derainer.push_to_hub(args.push, args.private, about))
+    return 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='ddsa export', description=__doc__)
     add = parser.add_argument
     add('weights', nargs='?', metavar='WEIGHTS', help='of ddsa train (the small network of the package)')
-    add('-o', '--out', required=True, metavar='FILE', help=f'of a name in {", ".join(SUFFIXES.values())}')
+    add(
+        '-o',
+        '--out',
+        metavar='FILE',
+        help=f'of a name in {", ".join(SUFFIXES.values())}; or a folder, with a / at its end',
+    )
+    add('--push', metavar='USER/NAME', help='share the weights on the Hugging Face Hub, in a repository of this name')
+    add('--private', action='store_true', help='let only you see the repository, if it is a new one')
     add('--format', metavar='FORMAT', help=f'{", ".join(SUFFIXES)} (by the name of FILE)')
-    add('--half', action='store_true', help='store float16, in safetensors and pth')
+    add('--half', action='store_true', help='store float16, in onnx, safetensors and pth')
+    add('--opset', type=int, metavar='N', help=f'of ONNX, {OPSETS[0]} to {OPSETS[1]} ({OPSETS[0]})')
     add('--network', metavar='NAME', help='a name of ddsa networks or an option file, for weights that say none')
     add('--imports', nargs='+', metavar='MODULE', help='modules of your own in which the network is registered')
     add('--about', metavar='FILE.yml', help='what the file shall tell of itself: training, data, scores, licence')
@@ -291,7 +343,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     import_modules(args.imports)
     network = choose_networks([args.network])[0].network_g if args.network else None
     about = _read_about(args.about)
-    done = export(args.weights, args.out, args.format, args.half, about, network, args.overwrite)
+    if args.push or (args.out and (args.out.endswith(('/', os.sep)) or Path(args.out).is_dir())):
+        return _share(args, network, about)
+    if not args.out:
+        raise InputError('-o FILE or --push USER/NAME is missing')
+    done = export(args.weights, args.out, args.format, args.half, about, network, args.overwrite, args.opset)
     rows = [(f'{height} x {width}', f'{difference:.2g}') for height, width, difference in done.parity]
     print(markdown_table(rows, ('H x W', 'largest difference')))
     print(f'{done.path}: {done.size / 1e6:.2f} MB')

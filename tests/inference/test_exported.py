@@ -160,7 +160,10 @@ def test_onnx_of_others_is_refused(onnx_file, tmp_path):
     def no_size(model):
         model.metadata_props[0].value = json.dumps({'size_multiple': 'eight'})
 
-    for change in (nameless, no_json, no_size):
+    def huge(model):
+        model.metadata_props[0].value = json.dumps({'size_multiple': 10**9})
+
+    for change in (nameless, no_json, no_size, huge):
         with pytest.raises(InputError, match=r"changed.onnx does not say what it takes \(no metadata 'ddsa_arch'"):
             load_exported(changed(onnx_file, tmp_path, change))
 

@@ -3,6 +3,7 @@
 import multiprocessing
 
 import cv2
+import numpy as np
 import pytest
 import torch
 from basicsr.archs import build_network
@@ -10,13 +11,16 @@ from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.registry import DATASETS, METRICS, MODELS, Registry
-from mmengine.runner import Runner
+from mmengine.runner import Runner, load_checkpoint
 from mmengine.structures import BaseDataElement
 from torch import nn
 from torch.utils.data import Dataset
 
+from ddsa_arch import Derainer
+from ddsa_arch.archs.weights import write_weights
 from ddsa_arch.errors import InputError
 from ddsa_arch.integrations.mmengine import DerainRestorer, install
+from ddsa_arch.runners.cli import main as ddsa
 
 OURS = {
     name: part
@@ -192,3 +196,31 @@ def test_the_runner_of_mmengine_trains_and_validates(tmp_path, runner_surroundin
 
     saved = torch.load(tmp_path / 'work' / f'iter_{STEPS}.pth', weights_only=False)
     assert saved['state_dict'].keys() == before.keys()
+
+    # what mmengine saved derains: without a word about the network, which its config tells
+    path, photo = tmp_path / 'work' / f'iter_{STEPS}.pth', np.random.default_rng(0).random((21, 37, 3), np.float32)
+    derained = Derainer(path, device='cpu')(photo)
+    runner.model.eval()
+    (wanted,) = runner.model(torch.from_numpy(photo).permute(2, 0, 1)[None], mode='predict')
+    assert np.abs(derained - wanted['pred_img'].permute(1, 2, 0).numpy()).max() < 1e-5
+    cv2.imwrite(str(tmp_path / 'photo.png'), (photo * 255).astype(np.uint8))
+    assert ddsa(['derain', str(tmp_path / 'photo.png'), '-o', str(tmp_path / 'out'), '-w', str(path)]) == 0
+    assert (tmp_path / 'out' / 'photo.png').is_file()
+
+
+@pytest.mark.parametrize('name', ['w.pth', 'w.safetensors', 'trained.pth'])
+@pytest.mark.parametrize('whole', [False, True])
+def test_weights_of_ours_load_by_mmengine(tmp_path, name, whole):
+    """Into the network, and into the model that holds it; strictly, so that no name is missing or left over."""
+    torch.manual_seed(0)
+    section = {**TINY, 'attention': 'sparse'}
+    source = MODELS.build(dict(section))
+    write_weights(tmp_path / name, source.state_dict(), section, {})
+    if name == 'trained.pth':
+        state = source.state_dict()
+        torch.save({'params': state, 'state_dict': state, 'network_g': section}, tmp_path / name)
+    torch.manual_seed(1)
+    target = DerainRestorer(dict(section)) if whole else MODELS.build(dict(section))
+    load_checkpoint(target, str(tmp_path / name), map_location='cpu', strict=True)
+    found = target.network.state_dict() if whole else target.state_dict()
+    assert all(torch.equal(found[key], value) for key, value in source.state_dict().items())

@@ -1,16 +1,21 @@
 """DDSANet as spandrel loads it: from the tensors of a file alone."""
 
+import inspect
 import itertools
 import sys
 
 import pytest
+import safetensors.torch
 import torch
 from basicsr.utils.registry import ARCH_REGISTRY
+from helpers import SMALL
 
 from ddsa_arch.archs.ddsanet_arch import DDSANet
+from ddsa_arch.archs.weight_names import MARKER, UNSEEN, as_tensor
 from ddsa_arch.archs.weights import load_weights, write_weights
 from ddsa_arch.errors import InputError
 from ddsa_arch.integrations.spandrel import ID, arguments_of, install
+from ddsa_arch.integrations.spandrel_zoo import KEYS, networks, published_shapes, section_of
 from ddsa_arch.models.restore import restore
 
 spandrel = pytest.importorskip('spandrel')
@@ -60,9 +65,18 @@ def shapes(**arguments):
         return DDSANet(**arguments).state_dict()
 
 
+def state_of(**arguments):
+    """With values, as the unseen arguments are read from those of a buffer."""
+    return DDSANet(**TINY | arguments).state_dict()
+
+
+UNSEEN_DEFAULTS = {'keep_ratio', 'mask_fill'}
+
+
 @pytest.mark.parametrize('changed', VARIANTS, ids=str)
 def test_the_arguments_are_read_from_names_and_shapes(changed):
-    assert arguments_of(shapes(**TINY | changed)) == DEFAULTS | TINY | changed
+    found = arguments_of(state_of(**changed))
+    assert {k: v for k, v in found.items() if k not in UNSEEN_DEFAULTS} == DEFAULTS | TINY | changed
 
 
 @pytest.mark.parametrize('dim', [8, 32, 48])
@@ -73,9 +87,112 @@ def test_some_expansion_with_the_same_hidden_widths_is_found(dim, expansion):
     assert {k: v.shape for k, v in shapes(**found).items()} == {k: v.shape for k, v in state.items()}
 
 
-def test_what_weights_do_not_tell_is_assumed():
-    unseen = {'keep_ratio': 0.5, 'mask_fill': 'zero', 'attention': 'sparse', 'scale': 'sqrt_d', 'heads': [2] * 5}
-    assert arguments_of(shapes(**TINY | unseen)) == DEFAULTS | TINY | {'attention': 'dense', 'scale': 'sqrt_d'}
+VARIED = [
+    {}, {'in_channels': 1}, {'dim': 16}, {'blocks': [2, 1, 1, 1, 2]}, {'heads': [2, 4, 4, 2, 8]}, {'keep_ratio': 0.3},
+    {'attention': 'dense'}, {'attention': 'sparse'}, {'scale': 'sqrt_d'}, {'mask_fill': 'zero'}, {'ffn': 'gdfn'},
+    {'spatial_attention': False}, {'expansion': 4.0}, {'norm_bias': False}, {'bias': True},
+    {'attention': 'sparse', 'scale': 'sqrt_d', 'heads': [2, 2, 2, 2, 2], 'keep_ratio': 0.5, 'mask_fill': 'zero'},
+]  # fmt: skip
+
+
+def test_every_argument_is_varied():
+    assert {name for one in VARIED for name in one} == set(inspect.signature(DDSANet).parameters)
+
+
+def plain(value):
+    return list(value) if isinstance(value, tuple) else value
+
+
+@pytest.mark.parametrize('changed', VARIED, ids=str)
+def test_every_argument_is_detected_and_gives_equal_outputs(changed, registry, tmp_path):
+    """What spandrel's own assert_loads_correctly checks: each network, its state dict and its safetensors, detected."""
+    net = network(**changed)
+    defaults = {name: plain(one.default) for name, one in inspect.signature(DDSANet).parameters.items()}
+    arguments = {**defaults, **TINY, **changed}
+    state, section = net.state_dict(), {'type': 'DDSANet', **TINY, **changed}
+    torch.save({'params': state, 'network_g': section}, tmp_path / 'trained.pth')
+    write_weights(tmp_path / 'exported.safetensors', state, section, {})
+    loader = spandrel.ModelLoader(registry=registry)
+    x = torch.rand(1, arguments['in_channels'], 32, 40, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        wanted = net(x).clamp(0, 1)
+    for loaded in (
+        registry.load(state),
+        registry.load(safetensors.torch.load(safetensors.torch.save(state))),
+        loader.load_from_file(tmp_path / 'trained.pth'),
+        loader.load_from_file(tmp_path / 'exported.safetensors'),
+    ):
+        assert loaded.architecture.id == ID
+        with torch.no_grad():
+            assert (loaded(x) - wanted).abs().max() <= 3e-4  # wrong arguments: up to 0.8
+    assert registry[ID].detect(state)
+    found = {**defaults, **arguments_of(state)}
+    assert {name: found[name] for name in found if name != 'expansion'} == {
+        name: value for name, value in arguments.items() if name != 'expansion'
+    }
+
+
+def old_state(**arguments):
+    """As it was before networks had a buffer of unseen arguments."""
+    return {k: v for k, v in network(**arguments).state_dict().items() if k != UNSEEN}
+
+
+@pytest.mark.parametrize('changed', [{'attention': 'dense'}, {'attention': 'sparse'}, {'scale': 'sqrt_d'}], ids=str)
+def test_what_cannot_be_told_is_refused_and_not_guessed(changed, registry, tmp_path):
+    with pytest.raises(InputError, match=r'do not tell its arguments .*ddsa export'):
+        registry.load(old_state(**changed))
+    section = {'type': 'DDSANet', **TINY, **changed}
+    torch.save({'params': old_state(**changed), 'network_g': section}, tmp_path / 'old.pth')
+    loaded = spandrel.ModelLoader(registry=registry).load_from_file(tmp_path / 'old.pth')  # the file tells it
+    x = torch.rand(1, 3, 32, 40)
+    with torch.no_grad():
+        assert (loaded(x) - network(**changed)(x).clamp(0, 1)).abs().max() <= 3e-4
+
+
+def test_a_file_that_tells_a_falsehood_is_refused(registry):
+    for told in ({'dim': 16}, {'blocks': [10**6, 1, 1, 1, 1]}, {'ffn': 'gdfn'}, {'attention': 'other'}, {'nothing': 1}):
+        state = network().state_dict() | {MARKER: as_tensor({'type': 'DDSANet', **TINY, **told})}
+        with pytest.raises(InputError, match='do not go with the arguments'):
+            registry.load(state)
+
+
+# --- the networks that it is compared with -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize('name', sorted(KEYS))
+def test_published_weights_of_each_network_are_known(name):
+    """By exactly one architecture, and with the published arguments."""
+    for known in networks()[name]:
+        shapes = published_shapes(known)
+        assert KEYS[name] in shapes
+        state = {key: torch.empty(shape, device='meta') for key, shape in shapes.items()}
+        found = {other: section_of(state, other) for other in KEYS if other == name or KEYS[other] in state}
+        assert {other for other, section in found.items() if section} == {name}
+        assert found[name] == known.section
+        assert arguments_of(state) is None
+        assert not section_of(state | {'more': torch.zeros(1)}, name)
+
+
+@pytest.mark.parametrize('name', ['PReNet', 'PReNet_r', 'RESCAN', 'MPRNet', 'Restormer', 'SEMI', 'DerainNet', 'IDT'])
+def test_a_network_of_other_sizes_is_told_by_its_exported_file(name, registry, tmp_path):
+    section = {'type': name, **SMALL[name]}
+    torch.manual_seed(0)
+    net = ARCH_REGISTRY.get(name)(**SMALL[name]).eval()
+    write_weights(tmp_path / 'w.safetensors', net.state_dict(), section, {})
+    loaded = registry.load(safetensors.torch.load_file(tmp_path / 'w.safetensors'))  # the tensors alone
+    assert loaded.architecture.name == name
+    x = torch.rand(1, 3, 37, 50)
+    assert (loaded(x) - restore(net, x).clamp(0, 1)).abs().max() <= 1e-5
+    load_weights(ARCH_REGISTRY.get(name)(**SMALL[name]), tmp_path / 'w.safetensors')
+    with pytest.raises(spandrel.UnsupportedModelError):
+        registry.load(net.state_dict())
+
+
+def test_the_others_do_not_clash_with_extra_networks_of_spandrel(registry):
+    ours = [support.architecture.id for support in registry if support.architecture.id.startswith('ddsa_arch.')]
+    assert len(ours) == len(KEYS)
+    assert 'Restormer' not in registry
+    assert 'Uformer' in registry  # spandrel's own
 
 
 @pytest.mark.parametrize('name', ['ours.pth', 'ours.safetensors', 'half.safetensors', 'ema.pth', 'plain.pth'])
@@ -148,7 +265,8 @@ def test_installing_twice_is_once():
     before = registry.architectures()
     install(registry)
     assert registry.architectures() == before
-    assert [support.architecture.id for support in before] == [ID]
+    assert before[0].architecture.id == ID
+    assert len(before) == 1 + len(KEYS)
 
 
 def test_ours_is_asked_first_and_takes_nothing_from_the_others(registry):

@@ -1,5 +1,7 @@
 """The page of ``ddsa demo``: its functions, and the page itself in a real browser."""
 
+import asyncio
+import base64
 import re
 import shutil
 import signal
@@ -184,6 +186,35 @@ def test_pages_lose_what_lies_elsewhere():
     assert demo_server.ELSEWHERE.sub(b'', page) == wanted
 
 
+@pytest.mark.parametrize(('host', 'taken'), [
+    ('127.0.0.1:7860', True), ('localhost', True), ('LOCALHOST:1', True), ('[::1]:7860', True), ('192.168.0.7:1', True),
+    ('demo.localhost', True), ('my.machine:7860', True), ('a.gradio.live', True), ('localhost.', True),
+    ('evil.example', False), ('127.0.0.1.evil.example', False), ('localhost.evil.example', False), ('', False),
+    ('evilgradio.live', False), ('not.my.machine', False), ('user@localhost', False),
+])  # fmt: skip
+@pytest.mark.parametrize('kind', ['http', 'websocket'])
+def test_names_of_others_are_refused(host, taken, kind):
+    """Else a page of theirs whose name leads here could read what is served."""
+
+    async def page(scope, receive, send):
+        await send('the page')
+
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    app = demo_server.OwnHostOnly(page, ['0.0.0.0', 'my.machine', '.gradio.live'])
+    asyncio.run(app({'type': kind, 'headers': [(b'host', host.encode())]}, None, send))
+    if taken:
+        assert sent == ['the page']
+    elif kind == 'websocket':
+        assert sent == [{'type': 'websocket.close', 'code': 1008}]
+    else:
+        assert sent[0]['status'] == 421
+        assert b'start ddsa demo with --allow-host NAME' in sent[1]['body']
+
+
 @pytest.fixture
 def server(gradio, tmp_path, weights):
     """The address of a running ``ddsa demo``; in the end Ctrl-C stops it, and leaves no files."""
@@ -216,6 +247,14 @@ def server(gradio, tmp_path, weights):
         process.wait()
 
 
+DROP = """([place, name, data]) => {
+    const carried = new DataTransfer();
+    carried.items.add(new File([Uint8Array.from(atob(data), (c) => c.charCodeAt(0))], name, {type: 'image/png'}));
+    for (const kind of ['dragenter', 'dragover', 'drop']) document.querySelector(place).dispatchEvent(
+        new DragEvent(kind, {bubbles: true, cancelable: true, dataTransfer: carried}));
+}"""
+
+
 @pytest.mark.skipif(sys.platform == 'win32', reason='no SIGINT to one process')
 def test_page_in_a_browser(chromium, server, tmp_path, rainy):
     cv2.imwrite(str(tmp_path / 'street.png'), rainy)
@@ -242,7 +281,8 @@ def test_page_in_a_browser(chromium, server, tmp_path, rainy):
         return [(found.nth(i).get_attribute('src'), found.nth(i).evaluate('(i) => [i.naturalWidth, i.naturalHeight]'))
                 for i in range(2)]  # fmt: skip
 
-    page.set_input_files('#photo input[type=file]', tmp_path / 'street.png')
+    # dropped beside the field, where a browser would open the file itself
+    page.evaluate(DROP, ['#about', 'street.png', base64.b64encode((tmp_path / 'street.png').read_bytes()).decode()])
     page.wait_for_selector('#photo img')
     page.click('#derain')
     shown = pictures()
@@ -252,6 +292,20 @@ def test_page_in_a_browser(chromium, server, tmp_path, rainy):
     assert after.shape == rainy.shape
     assert not np.array_equal(after, rainy)
     assert re.search(r'200 × 150 pixels in \d+\.\d s by first on cpu', page.inner_text('#told'))
+    handle = page.get_by_role('slider', name='Before and after')
+    handle.focus()
+    at = int(handle.get_attribute('aria-valuenow'))
+    for key, moved in (('ArrowRight', 2), ('ArrowRight', 4), ('ArrowLeft', 2), ('PageUp', 12)):
+        page.keyboard.press(key)
+        page.wait_for_function(
+            f"Math.abs(document.querySelector('[role=slider]').getAttribute('aria-valuenow') - {at + moved}) <= 1"
+        )
+    shown_part = page.locator('#slider img').nth(1).evaluate('(image) => image.style.clipPath')
+    assert abs(float(re.findall(r'[\d.]+', shown_part)[-1]) - at - 12) <= 1.5
+    nameless = """() => [...document.querySelectorAll('button')].filter(
+        (b) => !(b.getAttribute('aria-label') || b.title || b.innerText.trim())).length"""
+    assert page.evaluate(nameless) == 0
+    assert page.get_by_role('button', name=re.compile('Example: .*rain')).count() > 0
     with page.expect_download() as download:
         page.click('#download')
     assert download.value.suggested_filename == 'street_derained.png'

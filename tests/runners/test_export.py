@@ -27,7 +27,7 @@ from ddsa_arch.runners.export import SIZES, SUFFIXES, export
 
 onnx = pytest.importorskip('onnx')
 pytest.importorskip('onnxscript')
-pytest.importorskip('onnxruntime')
+onnxruntime = pytest.importorskip('onnxruntime')
 
 TINY = {'type': 'DDSANet', 'dim': 8, 'blocks': [1, 1, 1, 1, 1]}
 SMALLEST = {**TINY, 'blocks': [1, 0, 0, 0, 0]}  # a block costs seconds
@@ -96,7 +96,7 @@ def run(*arguments):
 
 def same(one, two, size):
     rain = torch.rand(1, 3, *size)
-    return torch.allclose(restore(one, rain), restore(two, rain), atol=1e-5)
+    return torch.allclose(restore(one, rain).clamp(0, 1), restore(two, rain).clamp(0, 1), atol=1e-5)
 
 
 # --- what is written ---------------------------------------------------------------------------------------
@@ -147,6 +147,50 @@ def test_prenet_keeps_its_last_image_and_takes_single_pixels(tmp_path):
     exported = load_exported(export(tmp_path / 'w.pth', tmp_path / 'out.pt2', sizes=[(5, 8)]).path)
     for size in ((1, 1), (7, 13)):
         assert same(exported, net, size)
+
+
+class Neighbours(nn.Module):
+    """Sees the pixels around each, and needs sides of 8; its values leave [0, 1]."""
+
+    size_multiple = 8
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(3, 3, 9, padding=4)
+
+    def forward(self, rain):
+        assert rain.shape[2] % 8 == rain.shape[3] % 8 == 0
+        return [rain, 3 * self.layer(rain)]
+
+
+@pytest.mark.parametrize('half', [False, True])
+def test_onnx_alone_takes_any_size_and_number_of_images(tmp_path, monkeypatch, half):
+    """Padding, cropping and clamping are in the graph, which onnxruntime runs without this package."""
+    monkeypatch.setitem(ARCH_REGISTRY._obj_map, 'NeighboursExport', Neighbours)
+    torch.manual_seed(0)
+    net = Neighbours()
+    write_weights(tmp_path / 'w.pth', net.state_dict(), {'type': 'NeighboursExport'}, {})
+    path = export(tmp_path / 'w.pth', tmp_path / 'out.onnx', half=half, opset=19, sizes=[(64, 64)]).path
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    assert model.ir_version <= 9  # the newest of onnxruntime 1.17.1
+    assert [entry.version for entry in model.opset_import if not entry.domain] == [19]
+    (put,), (out,) = model.graph.input, model.graph.output
+    for value in (put, out):
+        sides = value.type.tensor_type.shape.dim
+        assert [side.dim_param or side.dim_value for side in sides] == ['batch', 3, 'height', 'width']
+    stored = {weight.data_type for weight in model.graph.initializer if len(weight.dims) > 1}
+    assert stored == {onnx.TensorProto.FLOAT16 if half else onnx.TensorProto.FLOAT}
+    if half:
+        net.half().float()
+    session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
+    for size in ((1, 67, 93), (3, 1, 1), (2, 5, 130), (1, 64, 64), (4, 2, 9), (1, 3, 1)):
+        rain = torch.rand(size[0], 3, *size[1:])
+        (found,) = session.run(None, {'rain': rain.numpy()})
+        wanted = restore(net, rain).clamp(0, 1).numpy()
+        assert found.shape == wanted.shape
+        assert np.abs(found - wanted).max() < 1e-5
+        assert 0 <= found.min() <= found.max() <= 1
 
 
 @pytest.mark.parametrize('half', [False, True])
@@ -266,7 +310,8 @@ def test_a_missing_package_is_named(dim, tmp_path, monkeypatch, capsys, package)
         (['-o', 'out.onx'], 'its name tells no format; wanted one of onnx (.onnx), torch_export (.pt2)'),
         (['-o', 'out.onnx', '--format', 'pth'], 'a file of --format pth ends in .pth; try out.pth'),
         (['-o', 'out.onnx', '--format', 'tflite'], "--format 'tflite' is not known; choose one of onnx"),
-        (['-o', 'out.onnx', '--half'], '--half: onnx is written in float32'),
+        (['-o', 'out.onnx', '--opset', '9'], '--opset 9: wanted a version from 18 to 23'),
+        (['-o', 'out.pth', '--opset', '18'], '--opset 18: wanted a version from 18 to 23, and a FILE.onnx'),
         (['-o', 'out.pt2', '--half'], '--half: torch_export is written in float32'),
         (['-o', 'out.pth', '--about', 'none.yml'], '--about none.yml cannot be read'),
         (['-o', 'out.pth', '--about', 'list.yml'], 'holds a list, wanted a mapping'),

@@ -212,7 +212,7 @@ def stock(pairs, **others):
         ),
         (
             {'path:pretrain_network_g': 'train.yml'},
-            'path.pretrain_network_g: weights: train.yml cannot be read (it is no',
+            'path.pretrain_network_g: weights: train.yml is text',
         ),
         ({'path:pretrain_network_g': '.'}, 'path.pretrain_network_g: . is a folder, wanted a file'),
         ({'path:resume_state': 'train.yml'}, 'path.resume_state: train.yml cannot be read'),
