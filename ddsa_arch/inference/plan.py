@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ddsa_arch.errors import InputError
-from ddsa_arch.files.images import IMAGE_SUFFIXES, natural_key
+from ddsa_arch.files.images import natural_key
+from ddsa_arch.files.photo_formats import PHOTO_SUFFIXES, WRITTEN_SUFFIXES, written_suffix
 from ddsa_arch.files.videos import VIDEO_SUFFIXES, output_suffix
 
 AUTO = 'auto'
-FORMATS = (AUTO, *(suffix[1:] for suffix in IMAGE_SUFFIXES))
+FORMATS = (AUTO, *(suffix[1:] for suffix in WRITTEN_SUFFIXES))
 COMPARED = 'compare'  # folder of the pictures of --compare
-KNOWN = ', '.join((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
+KNOWN = ', '.join((*PHOTO_SUFFIXES, *VIDEO_SUFFIXES))
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def plan(
     for entry in inputs:
         for path, name in _files_of(entry, out, refused):
             suffix = path.suffix.lower()
-            if suffix in IMAGE_SUFFIXES or suffix in VIDEO_SUFFIXES:
+            if suffix in PHOTO_SUFFIXES or suffix in VIDEO_SUFFIXES:
                 found.setdefault(path.resolve(), (path, name))
             else:
                 refused.append((path, f'no image or video by its name (known: {KNOWN})'))
@@ -143,11 +144,11 @@ def _files_in(folder: Path, out: Path, refused: list[tuple[Path, str]]) -> Itera
         within = path.relative_to(folder)
         if any(part.startswith('.') for part in within.parts) or results in path.resolve().parents:
             continue
-        if path.suffix.lower() in IMAGE_SUFFIXES or path.suffix.lower() in VIDEO_SUFFIXES:
+        if path.suffix.lower() in PHOTO_SUFFIXES or path.suffix.lower() in VIDEO_SUFFIXES:
             yield path, str(within)
 
 
 def _renamed(name: Path, image_format: str) -> Path:
     if name.suffix.lower() in VIDEO_SUFFIXES:
         return name.with_suffix(output_suffix(name.suffix))
-    return name if image_format == AUTO else name.with_suffix(f'.{image_format}')
+    return name.with_suffix(written_suffix(name.suffix) if image_format == AUTO else f'.{image_format}')

@@ -191,7 +191,7 @@ def awkward(folder):
     }  # fmt: skip
     for name, content in bad.items():
         (folder / name).write_bytes(content)
-    floats = Image.fromarray(rng.random((8, 8), np.float32))
+    floats = Image.fromarray(rng.random((8, 8), np.float32) * 255)
     floats.save(folder / 'floats.tif')
     (folder / 'link to nothing.png').symlink_to(folder / 'gone')
     (folder / 'folder.png').mkdir()
