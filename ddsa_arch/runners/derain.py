@@ -25,7 +25,8 @@ from ddsa_arch.files.images import write_image
 from ddsa_arch.files.locks import only_writer
 from ddsa_arch.files.photos import Photo, read_photo, write_photo
 from ddsa_arch.files.videos import VideoReader, has_ffmpeg, writing_video
-from ddsa_arch.inference.derainer import AUTO, BUILT_IN, ENSEMBLES, Derainer
+from ddsa_arch.inference.call import ENSEMBLES
+from ddsa_arch.inference.derainer import AUTO, BUILT_IN, Derainer
 from ddsa_arch.inference.exported import is_exported, is_onnx
 from ddsa_arch.inference.plan import COMPARED, FORMATS, Job, plan
 from ddsa_arch.machine.process import detect_launcher, keep_freed_memory, process_group, torch_settings

@@ -69,9 +69,10 @@ def test_arrays(fade, rng):
 def test_pil_images_keep_their_mode(fade, rng):
     colour = Image.fromarray(rng.integers(0, 256, (7, 9, 4)).astype(np.uint8))
     for mode, kept in (('RGB', 'RGB'), ('RGBA', 'RGBA'), ('L', 'L'), ('LA', 'LA'), ('P', 'RGB'), ('CMYK', 'RGB')):
-        derained = fade(colour.convert(mode))
+        derained = fade(colour.convert('RGB').convert(mode) if mode == 'P' else colour.convert(mode))
         assert derained.mode == kept
         assert derained.size == (9, 7)
+    assert fade(colour.convert('P')).mode == 'RGBA'  # its palette has alpha
     assert np.array_equal(np.asarray(fade(colour.convert('RGB'))), faded(np.asarray(colour)[..., :3]))
 
 
