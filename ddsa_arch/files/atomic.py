@@ -19,6 +19,7 @@ from ddsa_arch.errors import InputError
 
 NO_ROOM = 2**20  # bytes that a full disk may still have, in pieces too small for what is written
 WRITING = ('write', 'writing', 'inline_container')  # words of torch about a file that it could not write
+LONGEST_NAME = 255  # bytes, on nearly every disk
 OLD = 'old'  # what is being replaced
 # NAME.PROCESS.part, NAME.PROCESS.old.part, and NAME.PROCESS.part.mp4 where a suffix tells the kind of file
 PART = re.compile(r'(?P<name>.+)\.(?P<process>\d+)(\.(?P<kind>\w+))?\.part(\.\w+)?')
@@ -31,7 +32,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     The neighbour is removed when the block raises. Missing parent folders are made.
     """
     path = Path(path)
-    part = path.with_name(f'{path.name}.{os.getpid()}.part')
+    part = path.with_name(with_tail(path.name, f'.{os.getpid()}.part'))
     try:
         with telling_full_disks(path.parent):  # before the part is removed, which makes room again
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,6 +41,13 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # such as a name that is too long, of which the block tells
             part.unlink(missing_ok=True)
+
+
+def with_tail(name: str, tail: str) -> str:
+    """Return a file name with a tail, cut before the tail where it would be longer than a name may be."""
+    while name and len(os.fsencode(name + tail)) > LONGEST_NAME:
+        name = name[:-1]
+    return name + tail
 
 
 @contextmanager
