@@ -36,7 +36,9 @@ TILE_WEIGHT = 'pyramid'
 REPORTED = 2**20  # pixels from which on an image takes so long that its progress is reported
 ALWAYS_WHOLE = 2**18  # pixels of an image that no machine has to cut
 BUDGET = 0.8  # of the free memory
-ROW_COPIES = 5  # of the float32 values of a row of tiles that exist at the same time
+FLOATS = 12  # bytes of a pixel as three float32 values
+ROW_COPIES = 5  # of such values of a row of tiles that exist at the same time
+WHOLE_COPIES = 6  # and of those of a whole image
 CHECKED_ROWS = 1024  # at a time
 HALF = {'cuda': torch.float16, 'mps': torch.float16}  # elsewhere bfloat16
 
@@ -295,13 +297,15 @@ class Derainer:
             return None
         if self._memory is None:
             self._memory = ImageMemory.measure(self.net, self.device)
-        most = self._memory.largest_image(free * BUDGET)
-        if height * width <= most:
+        budget = free * BUDGET
+        large = self.device.type == 'cpu' and height * width > LARGEST_TILE**2  # so that its copies count
+        copies = WHOLE_COPIES * FLOATS * height * width if large else 0
+        if height * width <= self._memory.largest_image(max(0.0, budget - copies)):
             return None
-        side = min(LARGEST_TILE, int(most**0.5))
-        if self.device.type == 'cpu' and height * width > LARGEST_TILE**2:  # what lies in the same memory
-            beside = image.nbytes + ROW_COPIES * 12 * side * width
-            side = min(side, int(self._memory.largest_image(max(0.0, free * BUDGET - beside)) ** 0.5))
+        side = min(LARGEST_TILE, int(self._memory.largest_image(budget) ** 0.5))
+        if large:
+            beside = image.nbytes + ROW_COPIES * FLOATS * side * width
+            side = min(side, int(self._memory.largest_image(max(0.0, budget - beside)) ** 0.5))
         return max(SMALLEST_TILE, side // TILE_STEP * TILE_STEP)
 
     def _note(self, sentence: str) -> None:

@@ -227,6 +227,18 @@ def test_tiles_come_from_the_free_memory(weights, monkeypatch, rng):
         assert set(derain.net.sizes) == sizes, free
 
 
+def test_the_copies_of_a_large_image_count_too(weights, monkeypatch, rng):
+    """40 MB are enough for what the network needs of it, not for all copies."""
+    image = rng.integers(0, 256, (600, 700, 3)).astype(np.uint8)
+    monkeypatch.setattr(module.ImageMemory, 'measure', lambda net, device: ImageMemory(1000, 60))
+    monkeypatch.setattr(module, 'free_memory', lambda device: 40e6)
+    for largest, sizes in ((1536, {(600, 700)}), (256, {(256, 256)})):
+        monkeypatch.setattr(module, 'LARGEST_TILE', largest)
+        derain = Derainer(weights, device='cpu')
+        assert np.array_equal(derain(image), faded(image))
+        assert set(derain.net.sizes) == sizes
+
+
 def test_a_network_can_be_named_for_weights_that_name_none(tmp_path, rng):
     torch.save(Fade().state_dict(), tmp_path / 'plain.pth')
     with pytest.raises(InputError, match=r'plain.pth does not say how its network is built'):
