@@ -36,6 +36,7 @@ UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 }
 TIFF_STARTS = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 ALREADY_UPRIGHT = ('TIFF', 'JXL', 'HEIF')  # their decoders turn what they read
+WHOLE_BY_LIBTIFF = (2, 3, 4, 6, 7, 32771)  # ways of packing a TIFF: fax, JPEG
 SIZE_MARKER = b'\xff\x4f\xff\x51'  # of JPEG 2000, 42 bytes before the depth
 # whatever a decoder raises for a broken file
 BROKEN = (
@@ -118,7 +119,7 @@ def _decode_tiff(data: bytes) -> tuple[Photo, str]:
         page, pages = main_page(tiff)
         notes = [f'the first of {pages} frames'] if pages > 1 else []
         if is_for_pillow(page):
-            if int(page.bitspersample) > 8:
+            if int(page.bitspersample) > 8 or int(page.compression) not in WHOLE_BY_LIBTIFF:
                 name = getattr(page.compression, 'name', page.compression)
                 raise InputError(f'a TIFF of {page.bitspersample} bits packed as {name} is not taken; save it as LZW')
             photo, kind = _decode_other(data)

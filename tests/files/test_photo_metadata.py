@@ -330,6 +330,16 @@ def test_what_a_tiff_cannot_be_taken_for_is_named(tmp_path, pixels, how, message
         read_photo(tmp_path / 'a.tif')
 
 
+def test_a_tiff_packed_in_a_way_of_its_own_is_named(tmp_path):
+    tifffile.imwrite(tmp_path / 'a.tif', noise(3), photometric='rgb')
+    data = bytearray((tmp_path / 'a.tif').read_bytes())
+    at = data.find(struct.pack('<HHIH', 259, 3, 1, 1))  # compression
+    data[at + 8 : at + 10] = struct.pack('<H', 50001)
+    (tmp_path / 'a.tif').write_bytes(data)
+    with pytest.raises(InputError, match=r'a\.tif: a TIFF of 8 bits packed as WEBP is not taken; save it as LZW'):
+        read_photo(tmp_path / 'a.tif')
+
+
 def test_a_smaller_version_in_front_is_not_the_picture(tmp_path):
     pixels = noise(3)
     with tifffile.TiffWriter(tmp_path / 'a.tif') as writer:
