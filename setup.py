@@ -75,6 +75,7 @@ setup(
         'scipy<2',  # BasicSR imports scipy.ndimage.filters
         'setuptools',  # BasicSR imports distutils
         'tensorboard>=2.14; python_version < "3.11" or python_version >= "3.13"',
+        'tifffile>=2023.2',  # the tags of TIFF photos, of which Pillow opens a part; scikit-image brings it too
         'torch>=2.4',
         'torchvision>=0.19',
         'tqdm>=4.65',
@@ -85,6 +86,7 @@ setup(
         'download': ['gdown>=6.4'],  # older ones have no timeout and take an error page for the file
         'export': ['onnx>=1.17', 'onnxruntime>=1.19', 'onnxscript>=0.3'],
         'hub': ['huggingface_hub>=0.23'],  # Derainer.from_pretrained('user/name'), and ddsa export --push
+        'photos': ['pillow>=11.3', 'pillow-heif>=0.18', 'pillow-jxl-plugin>=1.3'],  # AVIF, HEIC, JPEG XL
         'spandrel': ['spandrel>=0.4'],
         'test': [
             'jsonschema>=4.17',

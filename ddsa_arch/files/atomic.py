@@ -19,7 +19,7 @@ from ddsa_arch.errors import InputError
 
 NO_ROOM = 2**20  # bytes that a full disk may still have, in pieces too small for what is written
 WRITING = ('write', 'writing', 'inline_container')  # words of torch about a file that it could not write
-LONGEST_NAME = 255  # bytes, of most file systems
+LONGEST_NAME = 255  # bytes, on nearly every disk
 OLD = 'old'  # what is being replaced
 # NAME.PROCESS.part, NAME.PROCESS.old.part, and NAME.PROCESS.part.mp4 where a suffix tells the kind of file
 PART = re.compile(r'(?P<name>.+)\.(?P<process>\d+)(\.(?P<kind>\w+))?\.part(\.\w+)?')
@@ -45,11 +45,16 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 def _beside(path: Path, kind: str) -> Path:
     """Return the path of a temporary neighbour; a long name is shortened, so that the neighbour's can be made."""
-    ending = f'.{os.getpid()}.{kind}'
-    name = path.name
-    while len(os.fsencode(path.name)) <= LONGEST_NAME < len(os.fsencode(name + ending)):
+    tail = f'.{os.getpid()}.{kind}'
+    too_long = len(os.fsencode(path.name)) > LONGEST_NAME  # it could not take its name in the end
+    return path.with_name(path.name + tail if too_long else with_tail(path.name, tail))
+
+
+def with_tail(name: str, tail: str) -> str:
+    """Return a file name with a tail, cut before the tail where it would be longer than a name may be."""
+    while name and len(os.fsencode(name + tail)) > LONGEST_NAME:
         name = name[:-1]
-    return path.with_name(name + ending)
+    return name + tail
 
 
 @contextmanager

@@ -17,6 +17,7 @@ import numpy as np
 
 from ddsa_arch.errors import InputError
 from ddsa_arch.files.atomic import atomic_path
+from ddsa_arch.files.decoded_size import check_memory, image_size
 
 IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 STORE_SUFFIX = '.lmdb'
@@ -24,6 +25,7 @@ SIDES = ('input', 'target')  # of pairs, as `ddsa data prepare` names their fold
 LISTED_AT_MOST = 5  # names in one message
 # what zipfile raises for an entry that is damaged, encrypted or packed in a way that it does not know
 DAMAGED_ENTRY = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, ValueError)
+DECODED = 9  # bytes for a pixel, with a copy or two
 LARGEST_FILE = 1 << 30  # bytes; an archive may claim more than memory holds
 
 
@@ -35,9 +37,14 @@ def decode_image(data: bytes | memoryview, name: str) -> np.ndarray:
         name: file or key, for the message.
 
     Raises:
-        InputError: the bytes are no image, or are cut off.
+        InputError: the bytes are no image, are cut off, or tell of more pixels than the memory is enough for.
     """
     data = bytes(data)
+    if (size := image_size(data)) is not None:
+        try:
+            check_memory(size, DECODED)
+        except InputError as error:
+            raise InputError(f'{name}: {error}') from error
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     except cv2.error:  # a header that tells of billions of pixels

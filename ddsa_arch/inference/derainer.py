@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import torch
@@ -19,36 +19,33 @@ from ddsa_arch.archs.weights import WeightFile, load_weights, read_weights
 from ddsa_arch.errors import InputError, did_you_mean
 from ddsa_arch.fast import accelerate
 from ddsa_arch.fast.memory_format import lay_out
+from ddsa_arch.files.pillow_images import as_array, from_array
+from ddsa_arch.inference.call import Call, Report, blended, checked_ensemble, checked_strength, views
 from ddsa_arch.inference.exported import ExportedNetwork, device_for_onnx, is_exported, is_onnx, load_exported
 from ddsa_arch.inference.hub import pretrained_file, push_folder, save_pretrained
 from ddsa_arch.inference.image_memory import ImageMemory, free_memory, is_out_of_memory
 from ddsa_arch.inference.image_progress import ImageProgress
 from ddsa_arch.models.restore import Recipe, restore
-from ddsa_arch.ops.pixels import from_rgb, to_rgb
-from ddsa_arch.ops.tiling import tiled_pixels
+from ddsa_arch.ops.pixels import check_image, from_rgb, to_rgb
+from ddsa_arch.ops.tiling import tile_rows, tiled_pixels
 
 BUILT_IN = Path(__file__).resolve().parents[1] / 'weights' / 'ddsanet_tiny.safetensors'
 AUTO = 'auto'
 SMALLEST_TILE = 64
 TILE_STEP = 64  # sides of tiles are multiples of it, and so of what every network of the package needs
+LARGEST_TILE = 1536  # pixels; larger ones save no time, and a row of them takes memory
 OVERLAP = 32  # pixels that neighbouring tiles share
+TILE_WEIGHT = 'pyramid'
 REPORTED = 2**20  # pixels from which on an image takes so long that its progress is reported
 ALWAYS_WHOLE = 2**18  # pixels of an image that no machine has to cut
 BUDGET = 0.8  # of the free memory
-ENSEMBLES = (1, 4, 8)  # views of an image of which the mean is taken
+FLOATS = 12  # bytes of a pixel as three float32 values
+ROW_COPIES = 5  # of such values of a row of tiles that exist at the same time
+WHOLE_COPIES = 6  # and of those of a whole image
+CHECKED_ROWS = 1024  # at a time
 HALF = {'cuda': torch.float16, 'mps': torch.float16}  # elsewhere bfloat16
 
 Picture = TypeVar('Picture', np.ndarray, Tensor, Image.Image)
-
-
-Report = Callable[[float], None]  # gets the part that is done, rising to 1
-
-
-class _Call(NamedTuple):
-    """What one call asks for."""
-
-    ensemble: int
-    progress: Report | None
 
 
 class Derainer:
@@ -68,6 +65,7 @@ class Derainer:
             is the side of the tiles in pixels; None takes the whole image, even if memory runs out.
         ensemble: 1, or the mean over the 4 flips of an image, or over its 8 flips and quarter turns, at so many times
             the cost. 8 is for networks that were trained on turned images: to others rain that falls sideways is none.
+        strength: 1 for the network's result, 0 for the image as it was, or a number between for a blend of both.
         fast: let the network run its fast execution, see ``ddsa_arch.fast``; False takes the paper's order of
             operations, which gives the same to rounding, in more time and memory.
 
@@ -76,7 +74,7 @@ class Derainer:
         notes: what was done otherwise than asked, one sentence each.
 
     Raises:
-        InputError: weights, network, device, tile or ensemble cannot be used.
+        InputError: weights, network, device, tile, ensemble or strength cannot be used.
     """
 
     def __init__(
@@ -88,6 +86,7 @@ class Derainer:
         tile: int | str | None = AUTO,
         ensemble: int = 1,
         fast: bool = True,
+        strength: float = 1.0,
     ) -> None:
         self.device = choose_device(device)
         if weights is not None and is_onnx(weights):
@@ -100,7 +99,7 @@ class Derainer:
         self.net = net if exported else lay_out(net.to(self.device), torch.channels_last)
         if fast:
             accelerate(self.net)
-        self.half, self.ensemble = half, _checked_ensemble(ensemble)
+        self.half, self.ensemble, self.strength = half, checked_ensemble(ensemble), checked_strength(strength)
         self.notes: list[str] = []
         self.tile = _checked_tile(tile, self.net)
         self._memory: ImageMemory | None = None
@@ -158,7 +157,13 @@ class Derainer:
 
     @overload
     def __call__(
-        self, image: Picture, bgr: bool = False, *, ensemble: int | None = None, progress: Report | None = None
+        self,
+        image: Picture,
+        bgr: bool = False,
+        *,
+        ensemble: int | None = None,
+        strength: float | None = None,
+        progress: Report | None = None,
     ) -> Picture: ...
 
     @overload
@@ -168,24 +173,34 @@ class Derainer:
         bgr: bool = False,
         *,
         ensemble: int | None = None,
+        strength: float | None = None,
         progress: Report | None = None,
     ) -> list[Picture]: ...
 
     def __call__(  # Any: of the kinds above
-        self, image: Any, bgr: bool = False, *, ensemble: int | None = None, progress: Report | None = None
+        self,
+        image: Any,
+        bgr: bool = False,
+        *,
+        ensemble: int | None = None,
+        strength: float | None = None,
+        progress: Report | None = None,
     ) -> Any:
         """Derain one image, a batch, or a list of images.
 
         Args:
             image: one of
 
-                * an array (H, W, 3), (H, W), (H, W, 1) or (H, W, 4), or a batch (B, H, W, 3) or (B, H, W, 4): uint8,
-                  uint16, or floating point in [0, 1]; RGB, a fourth channel is alpha and stays;
-                * a PIL image; its mode stays if it is L, LA, RGB or RGBA, and becomes RGB else;
-                * a tensor (3, H, W) or (B, 3, H, W), uint8 or floating point in [0, 1], RGB, on any device;
+                * an array (H, W, 3), (H, W), (H, W, 1), (H, W, 2) or (H, W, 4), or a batch (B, H, W, 1 to 4): uint8,
+                  uint16, or float16, float32 or float64 in [0, 1], of any byte order and layout; RGB, a second or
+                  fourth channel is alpha and stays; whole numbers of other types and bool are refused;
+                * a PIL image; its mode stays if it is L, LA, RGB, RGBA, I;16, I (from 0 to 65535) or F (in [0, 1]);
+                  1 becomes L, and all others RGB, or RGBA if they have transparency; what its ``info`` holds stays;
+                * a tensor (3, H, W) or (B, 3, H, W), uint8, uint16 or floating point in [0, 1], RGB, on any device;
+                  the result has no gradient;
                 * a list of any of these, of any sizes.
             bgr: arrays are BGR, as OpenCV has them.
-            ensemble: for this call, instead of the one that the object was made with.
+            ensemble, strength: for this call, instead of those that the object was made with.
             progress: called now and then while an image of more than a megapixel is derained, with the part of it that
                 is done, rising to 1.
 
@@ -195,58 +210,109 @@ class Derainer:
         Raises:
             InputError: something else, or values outside the range.
         """
-        call = _Call(self.ensemble if ensemble is None else _checked_ensemble(ensemble), progress)
+        call = Call(
+            self.ensemble if ensemble is None else checked_ensemble(ensemble),
+            self.strength if strength is None else checked_strength(strength),
+            progress,
+        )
         if isinstance(image, list | tuple):
             return [self._one(one, bgr, call) for one in image]
         return self._one(image, bgr, call)
 
-    def _one(self, image: Any, bgr: bool, call: _Call) -> Any:
+    def _one(self, image: Any, bgr: bool, call: Call) -> Any:
         if isinstance(image, Tensor):
             return self._tensor(image, call)
         if isinstance(image, Image.Image):
-            if image.mode not in ('L', 'LA', 'RGB', 'RGBA'):
-                image = image.convert('RGB')
-            return Image.fromarray(self._array(np.asarray(image), False, call))
+            try:
+                pixels, mode = as_array(image)
+            except (OSError, SyntaxError) as error:  # of a file that Pillow reads only now
+                raise InputError(f'the PIL image cannot be read ({error})') from error
+            return from_array(self._array(pixels, False, call), mode, image)
         if isinstance(image, np.ndarray):
             if image.ndim == 4:
                 return np.stack([self._array(one, bgr, call) for one in image]) if len(image) else image.copy()
             return self._array(image, bgr, call)
         raise InputError(f'an image is an array, a PIL image or a tensor, not a {type(image).__name__}')
 
-    def _array(self, image: np.ndarray, bgr: bool, call: _Call) -> np.ndarray:
-        rgb, alpha = to_rgb(image, bgr)
-        derained = self._run(torch.from_numpy(rgb.transpose(2, 0, 1)[None]), call)[0]
-        return from_rgb(derained.permute(1, 2, 0).numpy(), image, alpha, bgr)
-
-    def _tensor(self, image: Tensor, call: _Call) -> Tensor:
+    def _tensor(self, image: Tensor, call: Call) -> Tensor:
         if image.ndim not in (3, 4) or image.shape[-3] != 3:
             raise InputError(f'a tensor of shape {tuple(image.shape)} is no image; wanted (3, H, W) or (B, 3, H, W)')
-        batch = image if image.ndim == 4 else image[None]
         if image.dtype == torch.bfloat16:
             raise InputError('a tensor of bfloat16 is no image; give float32, and half=True for speed')
+        if image.layout != torch.strided or image.is_quantized or image.is_complex():
+            raise InputError('a sparse, quantised or complex tensor is no image; give one of float32')
+        image = image.detach()
+        batch = image if image.ndim == 4 else image[None]
         arrays = [one.permute(1, 2, 0).cpu().numpy() for one in batch]
         results = [torch.from_numpy(self._array(one, False, call)).permute(2, 0, 1) for one in arrays]
         derained = torch.stack(results) if results else torch.empty_like(batch)
         return derained.reshape(image.shape).to(image.device)
 
-    def _run(self, rain: Tensor, call: _Call) -> Tensor:
-        """(1, 3, H, W) float32 on the CPU in [0, 1] -> the same, clamped."""
-        tile = self._tile_for(rain)
-        first, *others = _views(call.ensemble)
-        with self._reporting(rain, tile, call):
-            out = self._in_tiles(first.of(rain), tile)
-            for view in others:
-                out = out + view.back(self._in_tiles(view.of(rain), tile))
+    def _array(self, image: np.ndarray, bgr: bool, call: Call) -> np.ndarray:
+        """Derain an image whole, or in tiles that become smaller until they fit."""
+        check_image(image)
+        if call.strength == 0:
+            for top in range(0, len(image), CHECKED_ROWS):
+                to_rgb(image[top : top + CHECKED_ROWS])  # which checks the values
+            return image.copy()
+        tile = self._tile_for(image)
+        with self._reporting(image, tile, call):
+            while True:
+                try:
+                    return self._derained(image, bgr, call, tile)
+                except (RuntimeError, MemoryError) as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    smaller = _smaller(tile, image, self.net)
+                    if smaller is None:
+                        size = f'{image.shape[1]} x {image.shape[0]}'
+                        raise InputError(
+                            f'out of memory with tiles of {tile or size} pixels on {self.device}'
+                        ) from error
+                    self._note(f'out of memory with {tile or "the whole image"}; went on with tiles of {smaller}')
+                    tile = smaller
+                if self.device.type == 'cuda':
+                    torch.cuda.empty_cache()
+
+    def _derained(self, image: np.ndarray, bgr: bool, call: Call, tile: int | None) -> np.ndarray:
+        in_rows = (
+            tile and call.ensemble == 1 and tile <= min(image.shape[:2]) and not getattr(self.net, 'fixed_size', 0)
+        )
+        if tile and in_rows:
+            return self._in_rows_of_tiles(image, bgr, call, tile)
+        rgb, alpha = to_rgb(image, bgr)
+        rain = torch.from_numpy(rgb.transpose(2, 0, 1)[None])
+        first, *others = views(call.ensemble)
+        out = self._in_precision(first.of(rain), tile)
+        for view in others:
+            out = out + view.back(self._in_precision(view.of(rain), tile))
         if others:
             out = out / call.ensemble
-        if not bool(out.isfinite().all()):
-            raise InputError('the network gives numbers that are not finite; are these weights whole?')
-        return out.clamp(0, 1)
+        return from_rgb(blended(rain, out, call)[0].permute(1, 2, 0).numpy(), image, alpha, bgr)
+
+    def _in_rows_of_tiles(self, image: np.ndarray, bgr: bool, call: Call, tile: int) -> np.ndarray:
+        """Derain an image in tiles, of which one row at a time is in memory as floating point."""
+
+        def read(top: int, bottom: int) -> Tensor:
+            return torch.from_numpy(to_rgb(image[top:bottom], bgr)[0].transpose(2, 0, 1)[None])
+
+        height, width = image.shape[:2]
+        derained = np.empty(image.shape, image.dtype)
+        for top, rows in tile_rows(
+            lambda x: self._in_precision(x, None), read, height, width, tile, OVERLAP, TILE_WEIGHT
+        ):
+            part = image[top : top + rows.shape[2]]
+            rain = read(top, top + rows.shape[2]) if call.strength < 1 else rows
+            values = part[..., None] if part.ndim == 2 else part
+            alpha = values[..., -1] if values.shape[2] in (2, 4) else None
+            mixed = blended(rain, rows, call)[0].permute(1, 2, 0).numpy()
+            derained[top : top + rows.shape[2]] = from_rgb(mixed, part, alpha, bgr)
+        return derained
 
     @contextlib.contextmanager
-    def _reporting(self, rain: Tensor, tile: int | None, call: _Call) -> Iterator[None]:
+    def _reporting(self, image: np.ndarray, tile: int | None, call: Call) -> Iterator[None]:
         """Report how far the network is with an image, if anybody listens and the image is large."""
-        height, width = rain.shape[-2:]
+        height, width = image.shape[:2]
         if call.progress is None or height * width < REPORTED:
             yield
             return
@@ -256,26 +322,9 @@ class Derainer:
         with self._reporter.reporting(pixels * call.ensemble, call.progress):
             yield
 
-    def _in_tiles(self, rain: Tensor, tile: int | None) -> Tensor:
-        """The image whole, or in tiles that become smaller until they fit."""
-        while True:
-            try:
-                return self._in_precision(rain, tile)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                smaller = _smaller(tile, rain, self.net)
-                if smaller is None:
-                    size = f'{rain.shape[-1]} x {rain.shape[-2]}'
-                    raise InputError(f'out of memory with tiles of {tile or size} pixels on {self.device}') from error
-                self._note(f'out of memory with {tile or "the whole image"}; went on with tiles of {smaller}')
-                tile = smaller
-            if self.device.type == 'cuda':
-                torch.cuda.empty_cache()
-
     def _in_precision(self, rain: Tensor, tile: int | None) -> Tensor:
         """In 16 bits if asked for, and in float32 if not or if that fails."""
-        recipe = Recipe(tile_size=tile, tile_overlap=OVERLAP if tile else 0, tile_weight='pyramid')
+        recipe = Recipe(tile_size=tile, tile_overlap=OVERLAP if tile else 0, tile_weight=TILE_WEIGHT)
         rain = rain.to(self.device, memory_format=torch.channels_last)
         if self.half:
             try:
@@ -291,10 +340,10 @@ class Derainer:
                 self._note(f'16 bits do not work here ({str(error).splitlines()[0]}); float32 was taken')
         return restore(self.net, rain, recipe).float().cpu()
 
-    def _tile_for(self, rain: Tensor) -> int | None:
+    def _tile_for(self, image: np.ndarray) -> int | None:
         if not isinstance(self.tile, str):  # AUTO
             return self.tile
-        height, width = rain.shape[-2:]
+        height, width = image.shape[:2]
         if height * width <= ALWAYS_WHOLE or getattr(self.net, 'fixed_size', None):
             return None
         free = free_memory(self.device)
@@ -302,11 +351,16 @@ class Derainer:
             return None
         if self._memory is None:
             self._memory = ImageMemory.measure(self.net, self.device)
-        most = self._memory.largest_image(free * BUDGET)
-        if height * width <= most:
+        budget = free * BUDGET
+        large = self.device.type == 'cpu' and height * width > LARGEST_TILE**2  # so that its copies count
+        copies = WHOLE_COPIES * FLOATS * height * width if large else 0
+        if height * width <= self._memory.largest_image(max(0.0, budget - copies)):
             return None
-        side = int(most**0.5) // TILE_STEP * TILE_STEP
-        return max(SMALLEST_TILE, side)
+        side = min(LARGEST_TILE, int(self._memory.largest_image(budget) ** 0.5))
+        if large:
+            beside = image.nbytes + ROW_COPIES * FLOATS * side * width
+            side = min(side, int(self._memory.largest_image(max(0.0, budget - beside)) ** 0.5))
+        return max(SMALLEST_TILE, side // TILE_STEP * TILE_STEP)
 
     def _note(self, sentence: str) -> None:
         if sentence not in self.notes:
@@ -380,12 +434,6 @@ def choose_device(name: str | torch.device = AUTO) -> torch.device:
     return device
 
 
-def _checked_ensemble(views: int) -> int:
-    if type(views) is not int or views not in ENSEMBLES:
-        raise InputError(f'ensemble: {views!r}; wanted one of {", ".join(map(str, ENSEMBLES))}')
-    return views
-
-
 def _checked_tile(tile: int | str | None, net: nn.Module) -> int | str | None:
     if tile is None or tile == AUTO:
         return tile
@@ -397,29 +445,9 @@ def _checked_tile(tile: int | str | None, net: nn.Module) -> int | str | None:
     return tile
 
 
-def _smaller(tile: int | None, rain: Tensor, net: nn.Module) -> int | None:
+def _smaller(tile: int | None, image: np.ndarray, net: nn.Module) -> int | None:
     """The next side to try, None if there is none."""
     if getattr(net, 'fixed_size', None):
         return None
-    side = (tile or max(rain.shape[-2:])) // 2 // TILE_STEP * TILE_STEP
+    side = (tile or max(image.shape[:2])) // 2 // TILE_STEP * TILE_STEP
     return side if side >= SMALLEST_TILE else None
-
-
-class _View(NamedTuple):
-    """One way to look at an image: quarter turns, after a flip or not."""
-
-    flip: bool
-    turns: int
-
-    def of(self, image: Tensor) -> Tensor:
-        return (image.flip(-1) if self.flip else image).rot90(self.turns, (-2, -1))
-
-    def back(self, image: Tensor) -> Tensor:
-        image = image.rot90(-self.turns, (-2, -1))
-        return image.flip(-1) if self.flip else image
-
-
-def _views(count: int) -> list[_View]:
-    """Return the image as it is, its 4 flips, or its 8 flips and quarter turns."""
-    flips = (False,) if count == 1 else (False, True)
-    return [_View(flip, turns) for flip in flips for turns in range(0, 4, 4 * len(flips) // count)]

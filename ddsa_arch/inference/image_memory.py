@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 import torch
@@ -12,13 +11,13 @@ from torch import nn
 from ddsa_arch.archs.building import sharing_tensors
 from ddsa_arch.fast import accelerate, is_accelerated
 from ddsa_arch.fast.strips import STRIP_PIXELS, StripPlan
+from ddsa_arch.files.decoded_size import available_memory
 from ddsa_arch.machine.memory import PeakMemory, give_back_freed_memory
 from ddsa_arch.models.restore import restore
 
 SIDES = (192, 320)  # of the images that are tried
 TRIED_STRIP = 2**13  # pixels of a strip in them, so that they have several
 SAFETY = 1.25  # a process that has run for long has holes in its memory
-CGROUP = Path('/sys/fs/cgroup')
 OUT_OF_MEMORY = ("can't allocate memory", 'out of memory', 'not enough memory')
 
 
@@ -89,18 +88,7 @@ def free_memory(device: torch.device) -> int | None:
     if device.type != 'cpu':
         return None
     give_back_freed_memory()
-    return int(min(psutil.virtual_memory().available, _left_in_container()))
-
-
-def _left_in_container(folder: Path = CGROUP) -> float:
-    """Return the bytes left below the limit of a Linux container, infinite if it has none."""
-    names = (('memory.max', 'memory.current'), ('memory/memory.limit_in_bytes', 'memory/memory.usage_in_bytes'))
-    for limit, used in names:
-        try:
-            return max(0, int((folder / limit).read_text()) - int((folder / used).read_text()))
-        except (OSError, ValueError):  # not there, or the word max
-            continue
-    return float('inf')
+    return int(available_memory())
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import glob
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ddsa_arch.errors import InputError
-from ddsa_arch.files.images import IMAGE_SUFFIXES, natural_key
+from ddsa_arch.files.images import natural_key
+from ddsa_arch.files.photo_formats import PHOTO_SUFFIXES, WRITTEN_SUFFIXES, written_suffix
 from ddsa_arch.files.video_formats import VIDEO_SUFFIXES, output_suffix
 
 AUTO = 'auto'
-FORMATS = (AUTO, *(suffix[1:] for suffix in IMAGE_SUFFIXES))
+FORMATS = (AUTO, *(suffix[1:] for suffix in WRITTEN_SUFFIXES))
 COMPARED = 'compare'  # folder of the pictures of --compare
-KNOWN = ', '.join((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
+KNOWN = ', '.join((*PHOTO_SUFFIXES, *VIDEO_SUFFIXES))
 
 
 @dataclass(frozen=True)
@@ -33,10 +35,20 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done, and what cannot be: (file, reason)."""
+    """What is to be done, and what is not.
+
+    Args:
+        jobs: to do, in order.
+        refused: (file, reason) of what cannot be done.
+        there: jobs whose results are there already.
+        left_alone: how many files of a suffix there are in the folders besides; links to folders and what is no file,
+            such as pipes, are counted under words of their own.
+    """
 
     jobs: list[Job]
     refused: list[tuple[Path, str]]
+    there: list[Job] = field(default_factory=list)
+    left_alone: Counter[str] = field(default_factory=Counter)
 
 
 def plan(
@@ -51,8 +63,9 @@ def plan(
         inputs: files, folders (with all in them) and patterns such as ``photos/*.jpg``.
         out: folder of the results, in which the folders of the input are repeated. It is not searched itself.
         image_format: ``auto`` keeps that of each image.
-        overwrite: replace results that are there; never a file of the input.
-        shard: (r, n): every n-th file from the r-th on; the first of the shards tells what is refused in all.
+        overwrite: do files again whose results are there; a file of the input is never replaced.
+        shard: (r, n): every n-th file from the r-th on; the first of the shards tells what is refused or left alone in
+            all.
 
     Raises:
         InputError: an input that is not there, nothing that can be derained, or nowhere to put it.
@@ -63,32 +76,45 @@ def plan(
         raise InputError(f'--format {image_format!r} is not known; choose one of {", ".join(FORMATS)}')
     found: dict[Path, tuple[Path, str]] = {}  # each file once, however often it is named
     refused: list[tuple[Path, str]] = []
+    left_alone: Counter[str] = Counter()
     for entry in inputs:
-        for path, name in _files_of(entry, out, refused):
+        for path, name in _files_of(entry, out, refused, left_alone):
             suffix = path.suffix.lower()
-            if suffix in IMAGE_SUFFIXES or suffix in VIDEO_SUFFIXES:
-                found.setdefault(path.resolve(), (path, name))
+            if path.exists() and not path.is_file():
+                refused.append((path, 'no regular file, such as a pipe or a device'))
+            elif suffix in PHOTO_SUFFIXES or suffix in VIDEO_SUFFIXES:
+                found.setdefault(_real(path), (path, name))
             else:
                 refused.append((path, f'no image or video by its name (known: {KNOWN})'))
     if not found and not refused:
-        raise InputError(f'no image or video in {", ".join(map(str, inputs))} (known: {KNOWN})')
+        besides = f'; {told_left_alone(left_alone)}' if left_alone else ''
+        raise InputError(f'no image or video in {", ".join(map(str, inputs))} (known: {KNOWN}){besides}')
     jobs: dict[Path, Job] = {}
     for path, name in found.values():
         target = out / _renamed(Path(name), image_format)
         if target in jobs:
             other = jobs[target].source
             refused.append((path, f'its result would have the name of that of {other}, {target}; use another folder'))
-        elif target.resolve() in found:
+        elif _real(target) in found:
             refused.append((path, f'its result would replace {target}, which is an input; use another folder'))
         else:
             jobs[target] = Job(path, target, name)
     rank, world = shard
     mine = list(jobs.values())[rank::world]  # before what is there is left out, which other shards may have written
-    there = [job for job in mine if job.target.exists() and not overwrite]
-    if rank:
-        refused = []
-    refused += [(job.source, f'{job.target} is there already; --overwrite replaces it') for job in there]
-    return Plan([job for job in mine if job not in there], refused)
+    there = [] if overwrite else [job for job in mine if job.target.is_file()]
+    todo = [job for job in mine if job not in there]
+    return Plan(todo, refused, there, left_alone) if rank == 0 else Plan(todo, [], there)
+
+
+def told_left_alone(counts: Counter[str]) -> str:
+    """Return a sentence about files that are neither images nor videos."""
+    kinds = ', '.join(f'{count} {suffix}' for suffix, count in counts.most_common())
+    return f'{counts.total()} other file{"s" if counts.total() > 1 else ""} left alone ({kinds})'
+
+
+def _real(path: Path) -> Path:
+    """Return the path without links; one of links in a circle stays."""
+    return Path(os.path.realpath(path))
 
 
 def _check_writable(out: Path) -> None:
@@ -104,20 +130,23 @@ def _check_writable(out: Path) -> None:
         raise InputError(f'-o {out}: {there} cannot be written into (permission denied); choose another folder')
 
 
-def _files_of(entry: str | Path, out: Path, refused: list[tuple[Path, str]]) -> Iterator[tuple[Path, str]]:
+def _files_of(
+    entry: str | Path, out: Path, refused: list[tuple[Path, str]], left_alone: Counter[str]
+) -> Iterator[tuple[Path, str]]:
     """Yield (file, name below the results) for what the user named; of a folder, images and videos alone.
 
     Args:
         refused: gets the folders that cannot be looked into.
+        left_alone: gets the numbers of other files by suffix.
     """
     path = Path(entry)
     try:
         is_folder = path.is_dir()
-    except PermissionError as error:
+    except OSError as error:  # not permitted, or a name that is too long
         raise InputError(f'{entry}: cannot be looked at ({error.strerror})') from error
     if is_folder:
-        yield from _files_in(path, out, refused)
-    elif path.exists():
+        yield from _files_in(path, out, refused, left_alone)
+    elif os.path.lexists(path):
         yield path, path.name
     else:
         matches = sorted(glob.glob(str(entry), recursive=True), key=natural_key)
@@ -125,29 +154,38 @@ def _files_of(entry: str | Path, out: Path, refused: list[tuple[Path, str]]) -> 
             raise InputError(f'{entry}: no such file or folder')
         for match in map(Path, matches):
             if match.is_dir():
-                yield from _files_in(match, out, refused)
+                yield from _files_in(match, out, refused, left_alone)
             else:
                 yield match, match.name
 
 
-def _files_in(folder: Path, out: Path, refused: list[tuple[Path, str]]) -> Iterator[tuple[Path, str]]:
-    results = out.resolve()
+def _files_in(
+    folder: Path, out: Path, refused: list[tuple[Path, str]], left_alone: Counter[str]
+) -> Iterator[tuple[Path, str]]:
+    results = _real(out)
 
     def refuse(error: OSError) -> None:
         refused.append((Path(error.filename), f'cannot be looked into ({error.strerror})'))
 
-    found = (Path(parent, name) for parent, _, names in os.walk(folder, onerror=refuse) for name in names)
-    # a link to nothing is a file that cannot be read; pipes and devices are left alone
-    files = (p for p in found if p.is_file() or (p.is_symlink() and not p.exists()))
-    for path in sorted(files, key=lambda p: natural_key(str(p))):
-        within = path.relative_to(folder)
-        if any(part.startswith('.') for part in within.parts) or results in path.resolve().parents:
+    found: list[Path] = []
+    for parent, folders, names in os.walk(folder, onerror=refuse):  # follows no links, which may lead in a circle
+        folders[:] = [name for name in folders if not name.startswith('.')]
+        left_alone['links to folders'] += sum(os.path.islink(os.path.join(parent, name)) for name in folders)
+        found += [Path(parent, name) for name in names if not name.startswith('.')]
+    for path in sorted(found, key=lambda p: natural_key(str(p))):
+        if results in _real(path).parents:
             continue
-        if path.suffix.lower() in IMAGE_SUFFIXES or path.suffix.lower() in VIDEO_SUFFIXES:
-            yield path, str(within)
+        if not path.is_file() and not (path.is_symlink() and not path.exists()):  # a link to nothing cannot be read
+            left_alone['pipes or devices'] += 1
+        elif path.suffix.lower() in PHOTO_SUFFIXES or path.suffix.lower() in VIDEO_SUFFIXES:
+            yield path, str(path.relative_to(folder))
+        else:
+            left_alone[path.suffix.lower() or 'without a suffix'] += 1
+    for kind in [kind for kind, count in left_alone.items() if not count]:
+        del left_alone[kind]
 
 
 def _renamed(name: Path, image_format: str) -> Path:
     if name.suffix.lower() in VIDEO_SUFFIXES:
         return name.with_suffix(output_suffix(name.suffix))
-    return name if image_format == AUTO else name.with_suffix(f'.{image_format}')
+    return name.with_suffix(written_suffix(name.suffix) if image_format == AUTO else f'.{image_format}')

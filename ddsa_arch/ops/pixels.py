@@ -11,6 +11,18 @@ RANGES = {'uint8': 255, 'uint16': 65535, 'float16': 1, 'float32': 1, 'float64': 
 SLACK = 1e-3  # by which floating point may leave [0, 1], from rounding or filters
 
 
+def check_image(image: np.ndarray) -> None:
+    """Check the type and shape of an image, see ``to_rgb``.
+
+    Raises:
+        InputError: another shape or type.
+    """
+    if image.dtype.name not in RANGES:
+        raise InputError(f'an image of {image.dtype} cannot be used; wanted {", ".join(RANGES)}')
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 2, 3, 4)) or not image.size:
+        raise InputError(f'an array of shape {image.shape} is no image; wanted (H, W), (H, W, 3) or (H, W, 4)')
+
+
 def to_rgb(image: np.ndarray, bgr: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
     """
     Args:
@@ -24,10 +36,7 @@ def to_rgb(image: np.ndarray, bgr: bool = False) -> tuple[np.ndarray, np.ndarray
     Raises:
         InputError: another shape, type or range.
     """
-    if image.dtype.name not in RANGES:
-        raise InputError(f'an image of {image.dtype} cannot be used; wanted {", ".join(RANGES)}')
-    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 2, 3, 4)) or not image.size:
-        raise InputError(f'an array of shape {image.shape} is no image; wanted (H, W), (H, W, 3) or (H, W, 4)')
+    check_image(image)
     values = image[..., None] if image.ndim == 2 else image
     alpha = values[..., -1] if values.shape[2] in (2, 4) else None
     colour = values[..., : 3 if values.shape[2] >= 3 else 1]
@@ -36,7 +45,8 @@ def to_rgb(image: np.ndarray, bgr: bool = False) -> tuple[np.ndarray, np.ndarray
     if whole == 1:
         low, high = float(rgb.min()), float(rgb.max())
         if not (low >= -SLACK and high <= 1 + SLACK):  # NaN too
-            raise InputError(f'a floating-point image is in [0, 1]; this one goes from {low:g} to {high:g}')
+            found = 'holds NaN' if np.isnan(rgb).any() else f'goes from {low:g} to {high:g}'
+            raise InputError(f'a floating-point image is in [0, 1]; this one {found}')
         rgb = rgb.clip(0, 1)
     if rgb.shape[2] == 1:
         rgb = rgb.repeat(3, axis=2)
@@ -57,6 +67,6 @@ def from_rgb(rgb: np.ndarray, like: np.ndarray, alpha: np.ndarray | None, bgr: b
     whole = RANGES[like.dtype.name]
     values = values.clip(0, 1) if whole == 1 else np.rint(values.clip(0, 1) * np.float32(whole))
     values = values.astype(like.dtype)
-    if alpha is not None:
-        values = np.concatenate([values, alpha[..., None]], axis=2)
+    if alpha is not None:  # numpy joins arrays in the byte order of this machine
+        values = np.concatenate([values, alpha[..., None]], axis=2).astype(like.dtype, copy=False)
     return np.ascontiguousarray(values.reshape(like.shape))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -76,3 +76,41 @@ def process_tiles(
             total[..., rows, columns] += run(x[..., rows, columns]) * window
             weights[rows, columns] += window
     return total / weights
+
+
+def tile_rows(
+    run: Callable[[Tensor], Tensor],
+    read: Callable[[int, int], Tensor],
+    height: int,
+    width: int,
+    size: int,
+    overlap: int = 0,
+    weight: str = 'uniform',
+) -> Iterator[tuple[int, Tensor]]:
+    """Do what ``process_tiles`` does, with equal numbers, in the memory of one row of tiles.
+
+    Args:
+        run: see ``process_tiles``.
+        read: gives the rows of the image from one up to another one, ``(B, C, rows, width)``.
+        height, width: of the image, at least ``size``.
+        size, overlap, weight: see ``process_tiles``.
+
+    Yields:
+        The first of some rows that are done, and these rows, ``(B, C, rows, width)``, from the top down.
+    """
+    window = tile_weight(size, weight)
+    starts = tile_starts(height, size, size - overlap)
+    total, weights = torch.empty(0), torch.zeros(size, width)
+    for top, following in zip(starts, [*starts[1:], height], strict=True):
+        band = read(top, top + size)
+        if not total.numel():
+            total = torch.zeros_like(band)
+        for left in tile_starts(width, size, size - overlap):
+            columns = slice(left, left + size)
+            total[..., columns] += run(band[..., columns]) * window
+            weights[:, columns] += window
+        done = following - top
+        yield top, total[..., :done, :] / weights[:done]
+        for sums in (total, weights):
+            sums[..., : size - done, :] = sums[..., done:, :].clone()
+            sums[..., size - done :, :] = 0

@@ -6,8 +6,10 @@ import argparse
 import contextlib
 import functools
 import os
+import re
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -20,13 +22,14 @@ from tqdm import tqdm
 
 from ddsa_arch.benchmarking.networks import choose_networks
 from ddsa_arch.errors import InputError
-from ddsa_arch.files.atomic import sweep
+from ddsa_arch.files.atomic import sweep, with_tail
 from ddsa_arch.files.images import write_image
 from ddsa_arch.files.locks import only_writer
 from ddsa_arch.files.photos import Photo, read_photo, write_photo
-from ddsa_arch.inference.derainer import AUTO, BUILT_IN, ENSEMBLES, Derainer
+from ddsa_arch.inference.call import ENSEMBLES, checked_strength
+from ddsa_arch.inference.derainer import AUTO, BUILT_IN, Derainer
 from ddsa_arch.inference.exported import is_exported, is_onnx
-from ddsa_arch.inference.plan import COMPARED, FORMATS, Job, plan
+from ddsa_arch.inference.plan import COMPARED, FORMATS, Job, plan, told_left_alone
 from ddsa_arch.inference.videos import derain_video
 from ddsa_arch.machine.process import detect_launcher, keep_freed_memory, process_group, torch_settings
 from ddsa_arch.models.gathering import gather, interleave
@@ -44,6 +47,7 @@ ENSEMBLE_HELP = (
     'turned images (1)'
 )
 BACKENDS = (AUTO, 'torch', 'onnx')
+CONTROL = re.compile(r'[\x00-\x1f\x7f-\x9f\u2028\u2029]')  # letters that would break a line
 
 
 @dataclass
@@ -55,12 +59,16 @@ class Report:
         failed: (file, reason) of those that were not derained.
         notes: (file, sentence) of what could not be kept; without a file, what holds for all.
         cut_off: (file, how far it goes) of videos that are cut off; they are among the results too.
+        there: results that were there already.
+        left_alone: how many other files of a suffix there are in the folders.
     """
 
     done: list[Path] = field(default_factory=list)
     failed: list[tuple[Path, str]] = field(default_factory=list)
     notes: list[tuple[Path | None, str]] = field(default_factory=list)
     cut_off: list[tuple[Path, str]] = field(default_factory=list)
+    there: list[Path] = field(default_factory=list)
+    left_alone: Counter[str] = field(default_factory=Counter)
 
 
 def derain_files(
@@ -80,7 +88,7 @@ def derain_files(
         out: made if it is missing.
         derainer: or what makes it, once the files are found to be there.
         image_format: of the results, ``auto`` for that of each image.
-        overwrite: replace results that are there.
+        overwrite: do files again whose results are there.
         compare: write a picture of before and after for each file too.
         shard: (r, n): every n-th file from the r-th on.
         steady: take out what flickers in videos, see ``ops.steady``.
@@ -94,7 +102,8 @@ def derain_files(
     with alone:
         sweep(out, deep=True)
         planned = plan(inputs, out, image_format, overwrite, shard)
-        report = Report(failed=list(planned.refused))
+        there = [job.target for job in planned.there]
+        report = Report(failed=list(planned.refused), there=there, left_alone=planned.left_alone)
         if not planned.jobs:
             return report
         return _derain_jobs(planned.jobs, report, derainer, Path(out) / COMPARED if compare else None, shard, steady)
@@ -151,7 +160,7 @@ def _derain_photo(
     derained = photo.with_pixels(derainer(photo.pixels, progress=progress))
     notes = [*photo.notes, *write_photo(job.target, derained)]
     if pictures:
-        _write_picture(pictures / f'{job.name}.jpg', _bgr(photo.pixels), _bgr(derained.pixels))
+        _write_picture(_picture_path(pictures, job), _bgr(photo.pixels), _bgr(derained.pixels))
     return notes
 
 
@@ -160,7 +169,7 @@ def _derain_video(
 ) -> Sequence[str]:
     def show(rainy: np.ndarray, derained: np.ndarray) -> None:
         if pictures:
-            _write_picture(pictures / f'{job.name}.jpg', _bgr(rainy), _bgr(derained))
+            _write_picture(_picture_path(pictures, job), _bgr(rainy), _bgr(derained))
 
     with tqdm(unit='frame', desc=job.source.name, leave=False, disable=quiet) as bar:
 
@@ -178,6 +187,11 @@ def _bgr(pixels: np.ndarray) -> np.ndarray:
     return np.rint(to_rgb(pixels)[0][..., ::-1] * 255).astype(np.uint8)
 
 
+def _picture_path(pictures: Path, job: Job) -> Path:
+    name = Path(job.name)
+    return pictures / name.parent / with_tail(name.name, '.jpg')
+
+
 def _write_picture(path: Path, rainy: np.ndarray, derained: np.ndarray) -> None:
     write_image(path, side_by_side([rainy, derained], ['rainy', 'derained']))
 
@@ -192,13 +206,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     if args.threads is not None and args.threads < 1:
         raise InputError(f'--threads {args.threads}: wanted a whole number from 1 up')
+    checked_strength(args.strength)
     if not args.no_keep_memory:
         keep_freed_memory(of_any_size=False)
     import_modules(args.imports)
     network = choose_networks([args.network])[0].network_g if args.network else None
 
     def derainer() -> Derainer:
-        how = {'device': _device(args.device), 'half': args.half, 'tile': _tile(args.tile), 'ensemble': args.ensemble}
+        how = {'device': _device(args.device), 'half': args.half, 'tile': _tile(args.tile)}
+        how |= {'ensemble': args.ensemble, 'strength': args.strength}
         return _derainer(args.weights, network, args.backend, how)
 
     shard = int(os.environ.get('RANK', '0')), int(os.environ.get('WORLD_SIZE', '1'))
@@ -216,21 +232,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _of_all_processes(report: Report) -> Report:
     parts = gather(report)
     notes = dict.fromkeys(chain.from_iterable(part.notes for part in parts))  # what holds for all is told once
-    return Report(
-        interleave([part.done for part in parts]),
-        list(chain.from_iterable(part.failed for part in parts)),
-        list(notes),
-        list(chain.from_iterable(part.cut_off for part in parts)),
-    )
+    failed = list(chain.from_iterable(part.failed for part in parts))
+    cut_off = list(chain.from_iterable(part.cut_off for part in parts))
+    done, there = (interleave([getattr(part, name) for part in parts]) for name in ('done', 'there'))
+    return Report(done, failed, list(notes), cut_off, there, parts[0].left_alone)
 
 
 def _tell(report: Report, args: argparse.Namespace) -> int:
     for file, note in report.notes:
-        print(f'note: {_shown(file)}: {note}' if file else f'note: {note}', file=sys.stderr)
+        print(f'note: {_shown(file)}: {_shown(note)}' if file else f'note: {_shown(note)}', file=sys.stderr)
     if report.failed:
         print(f'{len(report.failed)} not derained:', file=sys.stderr)
         for file, reason in report.failed:
-            print(f'  {_shown(file)}: {reason}', file=sys.stderr)
+            print(f'  {_shown(file)}: {_shown(reason)}', file=sys.stderr)
+    if report.left_alone:
+        print(told_left_alone(report.left_alone))
+    if report.there:
+        print(f'{len(report.there)} there already in {args.out} (--overwrite does them again)')
     if report.cut_off:
         print(f'{len(report.cut_off)} derained as far as they go:', file=sys.stderr)
         for file, how_far in report.cut_off:
@@ -258,9 +276,10 @@ def _derainer(weights: str | None, network: Mapping[str, Any] | None, backend: s
     return derainer
 
 
-def _shown(path: Path) -> str:
-    """Return a name that any terminal can print, even one that is not of UTF-8."""
-    return str(path).encode('utf-8', 'backslashreplace').decode()
+def _shown(text: Path | str) -> str:
+    """Return a name or sentence that any terminal can print on one line, even a name that is not of UTF-8."""
+    printable = str(text).encode('utf-8', 'backslashreplace').decode()
+    return CONTROL.sub(lambda found: found[0].encode('unicode_escape').decode(), printable)
 
 
 def _device(name: str) -> str:
@@ -290,10 +309,11 @@ def _parser() -> argparse.ArgumentParser:
     add('--tile', default=AUTO, metavar='N', help='side of tiles in pixels, auto (where memory is short), none (auto)')
     add('--half', action='store_true', help='compute in 16 bits where that works')
     add('--ensemble', type=int, default=1, choices=ENSEMBLES, help=ENSEMBLE_HELP)
+    add('--strength', type=float, default=1.0, metavar='S', help='0 leaves an image as it was, 1 is all derained (1)')
     add('--compare', action='store_true', help=f'write pictures of before and after too, into DIR/{COMPARED}')
     add('--steady', action='store_true', help='less flicker in videos: what one frame has alone goes')
     add('--device', default=AUTO, help='auto, cpu, cuda, cuda:1, mps (auto)')
-    add('--overwrite', action='store_true', help='replace results that are there')
+    add('--overwrite', action='store_true', help='do files again whose results are there')
     add('--threads', type=int, metavar='N', help="on the CPU (torch's choice, one for each core)")
     add('--tf32', action='store_true', help='on NVIDIA GPUs: faster, 10 bits of mantissa')
     add('--no-keep-memory', action='store_true', help="leave the C library's allocator as it is")

@@ -18,7 +18,7 @@ from ddsa_arch.openmp import waiting
 
 PACKAGES = (
     'ddsa_arch', 'basicsr', 'torch', 'torchvision', 'mmengine', 'numpy', 'opencv-python', 'pillow', 'lmdb', 'scipy',
-    'safetensors', 'brisque', 'onnxruntime', 'spandrel', 'gradio',
+    'safetensors', 'tifffile', 'brisque', 'onnxruntime', 'spandrel', 'gradio', 'pillow-heif', 'pillow-jxl-plugin',
 )  # fmt: skip
 REGISTRIES = (ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY)
 TOOLBOX_FILES = ('train.py', 'test.py', 'models/sr_model.py', 'archs/swinir_arch.py', 'data/paired_image_dataset.py')

@@ -196,10 +196,16 @@ def test_broken_files_are_named(tmp_path, rng):
         read_photo(tmp_path / 'none.png')
 
 
-def test_floating_point_pixels_are_refused(tmp_path, rng):
-    Image.fromarray(rng.random((8, 8), np.float32)).save(tmp_path / 'a.tif')
-    with pytest.raises(InputError, match='floating-point pixels are not taken'):
-        read_photo(tmp_path / 'a.tif')
+def test_floating_point_pixels_are_kept_within_their_range(tmp_path, rng):
+    pixels = rng.random((8, 8), np.float32)
+    Image.fromarray(pixels).save(tmp_path / 'a.tif')
+    write_photo(tmp_path / 'b.tif', read_photo(tmp_path / 'a.tif'))
+    with Image.open(tmp_path / 'b.tif') as image:
+        assert np.array_equal(np.asarray(image), pixels)
+    for values in (pixels * 255, pixels - 1, np.where(pixels < 0.5, np.nan, pixels)):
+        Image.fromarray(values).save(tmp_path / 'a.tif')
+        with pytest.raises(InputError, match=r'floating-point pixels from \S+ to \S+ are not taken'):
+            read_photo(tmp_path / 'a.tif')
 
 
 def test_an_image_that_a_format_cannot_hold_is_named(tmp_path):

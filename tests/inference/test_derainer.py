@@ -69,9 +69,10 @@ def test_arrays(fade, rng):
 def test_pil_images_keep_their_mode(fade, rng):
     colour = Image.fromarray(rng.integers(0, 256, (7, 9, 4)).astype(np.uint8))
     for mode, kept in (('RGB', 'RGB'), ('RGBA', 'RGBA'), ('L', 'L'), ('LA', 'LA'), ('P', 'RGB'), ('CMYK', 'RGB')):
-        derained = fade(colour.convert(mode))
+        derained = fade(colour.convert('RGB').convert(mode) if mode == 'P' else colour.convert(mode))
         assert derained.mode == kept
         assert derained.size == (9, 7)
+    assert fade(colour.convert('P')).mode == 'RGBA'  # its palette has alpha
     assert np.array_equal(np.asarray(fade(colour.convert('RGB'))), faded(np.asarray(colour)[..., :3]))
 
 
@@ -224,6 +225,18 @@ def test_tiles_come_from_the_free_memory(weights, monkeypatch, rng):
         derain = Derainer(weights, device='cpu')
         assert np.array_equal(derain(image), faded(image))
         assert set(derain.net.sizes) == sizes, free
+
+
+def test_the_copies_of_a_large_image_count_too(weights, monkeypatch, rng):
+    """40 MB are enough for what the network needs of it, not for all copies."""
+    image = rng.integers(0, 256, (600, 700, 3)).astype(np.uint8)
+    monkeypatch.setattr(module.ImageMemory, 'measure', lambda net, device: ImageMemory(1000, 60))
+    monkeypatch.setattr(module, 'free_memory', lambda device: 40e6)
+    for largest, sizes in ((1536, {(600, 700)}), (256, {(256, 256)})):
+        monkeypatch.setattr(module, 'LARGEST_TILE', largest)
+        derain = Derainer(weights, device='cpu')
+        assert np.array_equal(derain(image), faded(image))
+        assert set(derain.net.sizes) == sizes
 
 
 def test_a_network_can_be_named_for_weights_that_name_none(tmp_path, rng):

@@ -38,22 +38,6 @@ def test_memory_is_free_here():
     assert free_memory(torch.device('meta')) is None
 
 
-@pytest.mark.parametrize(
-    ('files', 'left'),
-    [
-        ({'memory.max': '1000', 'memory.current': '400'}, 600),
-        ({'memory.max': 'max', 'memory.current': '400'}, float('inf')),
-        ({'memory/memory.limit_in_bytes': '50', 'memory/memory.usage_in_bytes': '60'}, 0),
-        ({}, float('inf')),
-    ],
-)
-def test_the_limit_of_a_container_holds(tmp_path, files, left):
-    (tmp_path / 'memory').mkdir()
-    for name, text in files.items():
-        (tmp_path / name).write_text(text)
-    assert image_memory._left_in_container(tmp_path) == left
-
-
 def test_out_of_memory_is_told_from_other_errors():
     assert is_out_of_memory(MemoryError())
     assert is_out_of_memory(RuntimeError('MPS backend out of memory'))

@@ -103,8 +103,8 @@ def test_two_results_of_one_name_are_refused(tmp_path):
 def test_results_that_are_there_stay_unless_overwritten(tmp_path):
     source, there = picture(tmp_path / 'a.png'), picture(tmp_path / 'out' / 'a.png')
     planned = plan([source], tmp_path / 'out')
-    assert planned.jobs == []
-    assert 'is there already; --overwrite replaces it' in planned.refused[0][1]
+    assert (planned.jobs, planned.refused) == ([], [])
+    assert [job.target for job in planned.there] == [there]
     assert plan([source], tmp_path / 'out', overwrite=True).jobs[0].target == there
 
 
@@ -142,7 +142,7 @@ def test_photos_keep_their_kind(tmp_path, dim):
     assert report.failed == []
     assert [p.name for p in report.done] == ['a.jpg', 'alpha.webp', 'deep.png', 'grey.png']
     again = derain_files([tmp_path / 'in'], tmp_path / 'out', dim)  # all of them are there already
-    assert (again.done, len(again.failed)) == ([], 4)
+    assert (again.done, again.failed, len(again.there)) == ([], [], 4)
     assert (cv2.imread(str(tmp_path / 'out' / 'deep.png'), cv2.IMREAD_UNCHANGED) == 20000).all()
     with Image.open(tmp_path / 'out' / 'grey.png') as image:
         assert image.mode == 'L'
@@ -191,7 +191,7 @@ def awkward(folder):
     }  # fmt: skip
     for name, content in bad.items():
         (folder / name).write_bytes(content)
-    floats = Image.fromarray(rng.random((8, 8), np.float32))
+    floats = Image.fromarray(rng.random((8, 8), np.float32) * 255)
     floats.save(folder / 'floats.tif')
     (folder / 'link to nothing.png').symlink_to(folder / 'gone')
     (folder / 'folder.png').mkdir()
