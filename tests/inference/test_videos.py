@@ -146,7 +146,7 @@ def test_nothing_is_left_where_the_network_stops(tmp_path, same, monkeypatch):
     def stopped(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Derainer, '_run', stopped)
+    monkeypatch.setattr(Derainer, '__call__', stopped)
     before = threading.active_count()
     with pytest.raises(KeyboardInterrupt):
         derain_video(same, source, tmp_path / 'b.mp4')

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ddsa_arch.archs.weights import WEIGHT_SUFFIXES
 from ddsa_arch.errors import InputError
-from ddsa_arch.inference.derainer import ENSEMBLES, SMALLEST_TILE, TILE_STEP, Derainer
+from ddsa_arch.inference.call import ENSEMBLES
+from ddsa_arch.inference.derainer import SMALLEST_TILE, TILE_STEP, Derainer
 
 CATEGORY = 'image/restoration'
 BUILT_IN_NAME = 'built-in small DDSANet'
