@@ -13,24 +13,28 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ddsa_arch.archs.build_limits import build_for_file
-from ddsa_arch.archs.weight_origin import network_of
-from ddsa_arch.archs.weights import WeightFile, load_weights, read_weights
-from ddsa_arch.errors import InputError, did_you_mean
+from ddsa_arch.archs.weights import read_weights
+from ddsa_arch.errors import InputError
 from ddsa_arch.fast import accelerate
 from ddsa_arch.fast.memory_format import lay_out
 from ddsa_arch.files.pillow_images import as_array, from_array
 from ddsa_arch.inference.call import Call, Report, blended, checked_ensemble, checked_strength, views
-from ddsa_arch.inference.exported import ExportedNetwork, device_for_onnx, is_exported, is_onnx, load_exported
+from ddsa_arch.inference.exported import ExportedNetwork, device_for_onnx, is_exported, is_onnx
 from ddsa_arch.inference.hub import pretrained_file, push_folder, save_pretrained
 from ddsa_arch.inference.image_memory import ImageMemory, free_memory, is_out_of_memory
 from ddsa_arch.inference.image_progress import ImageProgress
+from ddsa_arch.inference.loading import (
+    AUTO,
+    BUILT_IN,
+    choose_device,
+    load_derainer_network,
+    load_network,
+    network_section,
+)
 from ddsa_arch.models.restore import Recipe, restore
 from ddsa_arch.ops.pixels import check_image, from_rgb, to_rgb
 from ddsa_arch.ops.tiling import tile_rows, tiled_pixels
 
-BUILT_IN = Path(__file__).resolve().parents[1] / 'weights' / 'ddsanet_tiny.safetensors'
-AUTO = 'auto'
 SMALLEST_TILE = 64
 TILE_STEP = 64  # sides of tiles are multiples of it, and so of what every network of the package needs
 LARGEST_TILE = 1536  # pixels; larger ones save no time, and a row of them takes memory
@@ -365,73 +369,6 @@ class Derainer:
     def _note(self, sentence: str) -> None:
         if sentence not in self.notes:
             self.notes.append(sentence)
-
-
-def load_derainer_network(
-    weights: str | Path | None, network: str | Mapping[str, Any] | None = None, device: str | torch.device = 'cpu'
-) -> nn.Module:
-    """The network of a weight file, on the CPU.
-
-    Args:
-        weights: see ``Derainer``.
-        network: see ``Derainer``.
-        device: where an exported network runs, which cannot be moved.
-
-    Raises:
-        InputError: no such file, one that does not say how its network is built, or one of another network.
-    """
-    path = BUILT_IN if weights is None else Path(weights)
-    if is_exported(path):
-        if network is not None:
-            raise InputError(f'network: {path} holds its network already; leave the name out')
-        return load_exported(path, device)
-    return load_network(read_weights(path), network)
-
-
-def load_network(file: WeightFile, network: str | Mapping[str, Any] | None = None) -> nn.Module:
-    """Build the network of a weight file and load its weights, see ``load_derainer_network``."""
-    net = build_for_file(network_section(file, network), file.state_dict(), file.path)
-    load_weights(net, file)
-    return net
-
-
-def network_section(file: WeightFile, network: str | Mapping[str, Any] | None = None) -> Mapping[str, Any]:
-    """How the network of a weight file is built, ``{type, arguments}``.
-
-    Args:
-        file: from ``read_weights``.
-        network: see ``Derainer``; takes the place of what the file says.
-
-    Raises:
-        InputError: nobody says it.
-    """
-    section = network_of(file.checkpoint) if network is None else network
-    if isinstance(section, str):
-        section = {'type': section}
-    if not isinstance(section, Mapping):
-        raise InputError(
-            f'{file.path} does not say how its network is built (no network_g); '
-            'name it: --network NAME, or network=NAME'
-        )
-    return section
-
-
-def choose_device(name: str | torch.device = AUTO) -> torch.device:
-    """``auto`` is CUDA if there is one, else MPS, else the CPU.
-
-    Raises:
-        InputError: torch does not know it, or has none here.
-    """
-    if name == AUTO:
-        name = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        hint = did_you_mean(str(name), (AUTO, 'cpu', 'cuda', 'mps'))
-        reason = str(error).splitlines()[0]
-        raise InputError(f'device {str(name)!r} cannot be used here: {reason}{hint}') from error
-    return device
 
 
 def _checked_tile(tile: int | str | None, net: nn.Module) -> int | str | None:

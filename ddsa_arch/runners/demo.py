@@ -15,7 +15,8 @@ from ddsa_arch.demo.page import ABOUT, build_demo
 from ddsa_arch.demo.server import FIRST_PORT, HOST, free_port, serve, temporary_files
 from ddsa_arch.errors import InputError
 from ddsa_arch.files.images import write_image
-from ddsa_arch.inference.derainer import AUTO, BUILT_IN, Derainer, choose_device
+from ddsa_arch.inference.derainer import Derainer
+from ddsa_arch.inference.loading import AUTO, BUILT_IN, choose_device
 from ddsa_arch.machine.process import keep_freed_memory
 from ddsa_arch.ops.rain import add_rain, rain_style
 from ddsa_arch.sets.sample_photos import TEST_PHOTOS, sample_photos

@@ -27,8 +27,9 @@ from ddsa_arch.files.images import write_image
 from ddsa_arch.files.locks import only_writer
 from ddsa_arch.files.photos import Photo, read_photo, write_photo
 from ddsa_arch.inference.call import ENSEMBLES, checked_strength
-from ddsa_arch.inference.derainer import AUTO, BUILT_IN, Derainer
+from ddsa_arch.inference.derainer import Derainer
 from ddsa_arch.inference.exported import is_exported, is_onnx
+from ddsa_arch.inference.loading import AUTO, BUILT_IN
 from ddsa_arch.inference.plan import COMPARED, FORMATS, Job, plan, told_left_alone
 from ddsa_arch.inference.videos import derain_video
 from ddsa_arch.machine.process import detect_launcher, keep_freed_memory, process_group, torch_settings

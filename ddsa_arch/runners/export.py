@@ -26,7 +26,7 @@ from ddsa_arch.benchmarking.networks import choose_networks
 from ddsa_arch.errors import InputError
 from ddsa_arch.files.atomic import atomic_path, sweep
 from ddsa_arch.files.tables import markdown_table
-from ddsa_arch.inference.derainer import BUILT_IN, Derainer, load_derainer_network, load_network, network_section
+from ddsa_arch.inference.derainer import Derainer
 from ddsa_arch.inference.exported import (
     INPUT,
     OUTPUT,
@@ -37,6 +37,7 @@ from ddsa_arch.inference.exported import (
     load_exported,
 )
 from ddsa_arch.inference.hub import WEIGHTS
+from ddsa_arch.inference.loading import BUILT_IN, load_derainer_network, load_network, network_section
 from ddsa_arch.inference.onnx_graph import OPSETS, finish, store_half
 from ddsa_arch.models.restore import final_output
 from ddsa_arch.options.loading import import_modules

@@ -17,8 +17,8 @@ from torch import nn
 from ddsa_arch.archs.cards import CARDS
 from ddsa_arch.archs.weights import read_weights, write_weights
 from ddsa_arch.errors import InputError
-from ddsa_arch.inference.derainer import load_derainer_network
 from ddsa_arch.inference.exported import load_exported
+from ddsa_arch.inference.loading import load_derainer_network
 from ddsa_arch.models.restore import restore
 from ddsa_arch.runners import cli
 from ddsa_arch.runners import derain as derain_module
