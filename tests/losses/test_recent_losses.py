@@ -1,12 +1,16 @@
 """The losses of NAFNet, ConvIR, SFHformer and NeRD-Rain, against numpy, and the Gaussian pyramid against kornia's."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from basicsr.losses import build_loss
 
 from ddsa_arch.losses.outputs import pyramid_half, resized
+from ddsa_arch.options.loading import load_options
 
+RECIPES = Path(__file__).resolve().parents[2] / 'options' / 'train'
 SPECTRA = {'parts': lambda d: (np.abs(d.real) + np.abs(d.imag)) / 2, 'modulus': np.abs}
 
 
@@ -109,6 +113,66 @@ def test_smaller_targets_of_convir_are_means_of_the_pixels_in_the_middle():
     quarter = resized(x, torch.zeros(1, 1, 2, 2))
     assert half[0, 0, 1, 2].item() == pytest.approx(x[0, 0, 2:4, 4:6].mean().item(), rel=1e-12)
     assert quarter[0, 0, 1, 0].item() == pytest.approx(x[0, 0, 5:7, 1:3].mean().item(), rel=1e-12)
+
+
+def total(recipe, outputs, target):
+    """Return the sum of all losses of a recipe."""
+    train = load_options(RECIPES / f'{recipe}.yml', True)['train']
+    losses = [train['pixel_opt'], *(train.get('losses') or {}).values()]
+    return sum(build_loss(dict(options))(outputs, target).item() for options in losses)
+
+
+def means(x, step):
+    """Return the means of the middle 2 x 2 of each ``step`` x ``step`` pixels."""
+    a, b = step // 2 - 1, step // 2
+    return (
+        x[..., a::step, a::step] + x[..., a::step, b::step] + x[..., b::step, a::step] + x[..., b::step, b::step]
+    ) / 4
+
+
+def numpy_charbonnier(difference):
+    return np.sqrt(difference**2 + 1e-6).mean()
+
+
+def numpy_edges(x):
+    """MPRNet's: less what a Gaussian filter leaves of every second pixel, times 4, filtered again."""
+
+    def blurred(image):
+        taps = np.outer([0.05, 0.25, 0.4, 0.25, 0.05], [0.05, 0.25, 0.4, 0.25, 0.05])
+        padded = np.pad(image, [(0, 0), (0, 0), (2, 2), (2, 2)], mode='edge')
+        return (np.lib.stride_tricks.sliding_window_view(padded, (5, 5), axis=(-2, -1)) * taps).sum((-2, -1))
+
+    rows, columns = np.indices(x.shape[-2:])
+    return x - blurred(np.where((rows % 2 == 0) & (columns % 2 == 0), 4 * blurred(x), 0))
+
+
+@pytest.mark.parametrize('recipe', ['ConvIR_Rain13K', 'SFHformer_Rain13K'])
+def test_l1_and_spectra_of_all_outputs_are_summed(recipe):
+    target = drawn(10, (2, 3, 16, 24))
+    outputs = [drawn(11, (2, 3, 4, 6)), drawn(12, (2, 3, 8, 12)), drawn(13, (2, 3, 16, 24))]
+    targets = [means(target, 4), means(target, 2), target]
+    if recipe.startswith('SFHformer'):
+        outputs, targets = outputs[-1], targets[-1:]
+    expected = 0.0
+    for x, t in zip(outputs if isinstance(outputs, list) else [outputs], targets, strict=True):
+        expected += np.abs((x - t).numpy()).mean() + 0.1 * numpy_fft_loss(x.numpy(), t.numpy(), 'parts')
+    assert total(recipe, outputs, target) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize('recipe', ['NeRDRain_Rain13K', 'NeRDRain_S_Rain13K'])
+def test_the_whole_loss_of_nerd_rain(recipe):
+    """Two inputs, which do not count, two implicit images, three results; targets are a Gaussian pyramid."""
+    target = drawn(14, (1, 3, 32, 48)).numpy()
+    half = numpy_half(target)
+    quarter = numpy_half(half)
+    scales = [quarter, quarter, half, half, quarter, half, target]
+    outputs = [drawn(20 + number, scale.shape) for number, scale in enumerate(scales)]
+    images = [image.numpy() for image in outputs]
+    expected = 0.1 * (np.abs(images[1] - quarter).mean() + np.abs(images[3] - half).mean())
+    for x, t in zip(images[4:], scales[4:], strict=True):
+        expected += numpy_charbonnier(x - t) + 0.01 * numpy_fft_loss(x, t, 'modulus')
+        expected += 0.05 * numpy_charbonnier(numpy_edges(x) - numpy_edges(t))
+    assert total(recipe, outputs, torch.from_numpy(target)) == pytest.approx(expected, rel=1e-10)
 
 
 @pytest.mark.parametrize(
