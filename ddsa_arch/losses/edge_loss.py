@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor
 
-from ddsa_arch.losses.outputs import OutputsLoss
+from ddsa_arch.losses.outputs import OutputsLoss, check_choice
 from ddsa_arch.losses.pixel_loss import charbonnier
 from ddsa_arch.registration import register
 
@@ -31,6 +31,7 @@ class EdgeLoss(OutputsLoss):
         eps: of the Charbonnier loss, in image units.
         loss_weight: factor of the whole loss; both papers have 0.05.
         output_weights: see OutputsLoss.
+        target_resize: see OutputsLoss.
     """
 
     def __init__(
@@ -39,10 +40,10 @@ class EdgeLoss(OutputsLoss):
         eps: float = 1e-3,
         loss_weight: float = 1.0,
         output_weights: Sequence[float] | None = None,
+        target_resize: str = 'bilinear',
     ) -> None:
-        super().__init__(loss_weight, output_weights)
-        if kind not in ('pyramid', 'laplacian'):
-            raise ValueError(f"kind: {kind!r} is not known; choose one of 'pyramid', 'laplacian'")
+        super().__init__(loss_weight, output_weights, target_resize=target_resize)
+        check_choice('kind', kind, ('pyramid', 'laplacian'))
         self.edges = pyramid_edges if kind == 'pyramid' else laplacian
         self.eps = eps
 

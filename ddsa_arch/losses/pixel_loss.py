@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -31,6 +32,8 @@ class DerainCharbonnierLoss(OutputsLoss):
         eps: where the loss turns from a square to an absolute value, in image units.
         loss_weight: factor of the whole loss.
         output_weights: see OutputsLoss.
+        reduction: see OutputsLoss.
+        target_resize: see OutputsLoss.
     """
 
     def __init__(
@@ -39,12 +42,49 @@ class DerainCharbonnierLoss(OutputsLoss):
         loss_weight: float = 1.0,
         output_weights: Sequence[float] | None = None,
         reduction: str = 'mean',
+        target_resize: str = 'bilinear',
     ) -> None:
-        super().__init__(loss_weight, output_weights, reduction)
+        super().__init__(loss_weight, output_weights, reduction, target_resize)
         self.eps = eps
 
     def distance(self, output: Tensor, target: Tensor) -> Tensor:
         return charbonnier(output - target, self.eps)
+
+
+@register(LOSS_REGISTRY)
+class PSNRLoss(OutputsLoss):
+    """Minus the PSNR of each image in dB, peak 1, mean over the batch, of each output; see OutputsLoss.
+
+    10 log10(mse + eps), the mean squared error being that of all channels and pixels of an image, as NAFNet
+    (https://arxiv.org/abs/2204.04676) trains with it. Below 0 for all images that are of use.
+
+    Args:
+        eps: added to the mean squared error; equal images have 10 log10(eps).
+        loss_weight: factor of the whole loss.
+        output_weights: see OutputsLoss.
+        reduction: see OutputsLoss.
+        target_resize: see OutputsLoss.
+
+    Raises:
+        ValueError: ``eps`` is not above 0.
+    """
+
+    def __init__(
+        self,
+        eps: float = 1e-8,
+        loss_weight: float = 1.0,
+        output_weights: Sequence[float] | None = None,
+        reduction: str = 'mean',
+        target_resize: str = 'bilinear',
+    ) -> None:
+        super().__init__(loss_weight, output_weights, reduction, target_resize)
+        if not eps > 0:
+            raise ValueError(f'eps: {eps} is not above 0; equal images would have an infinite loss')
+        self.eps = eps
+
+    def distance(self, output: Tensor, target: Tensor) -> Tensor:
+        squares = (output - target).square().mean(dim=(1, 2, 3))
+        return 10 / math.log(10) * (squares + self.eps).log().mean()
 
 
 def charbonnier(difference: Tensor, eps: float) -> Tensor:

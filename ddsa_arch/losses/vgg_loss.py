@@ -39,8 +39,6 @@ class VGGFeatureLoss(OutputsLoss):
         ValueError: an unknown criterion.
     """
 
-    target_resize = 'nearest'
-
     def __init__(
         self,
         criterion: str = 'l1',
@@ -48,7 +46,7 @@ class VGGFeatureLoss(OutputsLoss):
         loss_weight: float = 1.0,
         output_weights: Sequence[float] | None = None,
     ) -> None:
-        super().__init__(loss_weight, output_weights)
+        super().__init__(loss_weight, output_weights, target_resize='nearest')
         if criterion not in CRITERIA:
             raise ValueError(f'criterion: {criterion!r} is not known; choose one of {", ".join(map(repr, CRITERIA))}')
         self.criterion = CRITERIA[criterion]

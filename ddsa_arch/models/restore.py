@@ -27,7 +27,8 @@ class Recipe:
             black square (Uformer).
         tile_size: side of the tiles in pixels; absent, the whole image, unless the network takes one size alone.
         tile_overlap: pixels that neighbouring tiles share.
-        tile_weight: how tiles are averaged where they overlap, see ``ops.tiling.tile_weight``; IDT has ``centre``.
+        tile_weight: how tiles are averaged where they overlap, see ``ops.tiling.tile_weight``; IDT has ``centre``, and
+            NeRD-Rain ``first``.
         batch_statistics: batch norm takes the statistics of the image itself (UMRL, DID-MDN).
         cycle_spin: pixels between the cyclic shifts over whose outputs the mean is taken (UMRL: 50); absent, none.
         output_range: ``clamp`` to [0, 1], or ``stretch`` each image from its smallest to its largest value (UMRL).

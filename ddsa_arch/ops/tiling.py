@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-TILE_WEIGHTS = ('uniform', 'centre', 'pyramid')
+TILE_WEIGHTS = ('uniform', 'centre', 'pyramid', 'first')
 CENTRE_SOFTENING = 1e-3  # of IDT's test script; the weight of a tile's centre is about 31.6
 
 
@@ -34,9 +34,11 @@ def tile_weight(size: int, kind: str = 'uniform', dtype: torch.dtype = torch.flo
 
     ``uniform`` averages the tiles. ``centre`` is that of the Image De-raining Transformer (IDT, TPAMI 2022):
     1 / sqrt((r - size/2)^2 + (c - size/2)^2 + 1e-3) at row r and column c. ``pyramid`` falls from the centre to the
-    edges of a tile, min(r + 1, size - r) min(c + 1, size - c), so that no seam shows where tiles differ.
+    edges of a tile, min(r + 1, size - r) min(c + 1, size - c), so that no seam shows where tiles differ. ``first``
+    averages nothing: a pixel is that of the first tile which has it, rows of tiles from the top, tiles from the left
+    (NeRD-Rain, https://arxiv.org/abs/2404.01547).
     """
-    if kind == 'uniform':
+    if kind in ('uniform', 'first'):
         return torch.ones(size, size, dtype=dtype)
     if kind == 'pyramid':
         row = torch.arange(1, size + 1, dtype=torch.float64)
@@ -51,7 +53,7 @@ def tile_weight(size: int, kind: str = 'uniform', dtype: torch.dtype = torch.flo
 def process_tiles(
     run: Callable[[Tensor], Tensor], x: Tensor, size: int, overlap: int = 0, weight: str = 'uniform'
 ) -> Tensor:
-    """Run overlapping tiles through ``run`` and return the weighted mean of the results.
+    """Run overlapping tiles through ``run`` and return the weighted mean of the results, or the first of them.
 
     Args:
         run: ``(B, C, size, size)`` to the same shape.
@@ -73,8 +75,9 @@ def process_tiles(
     for top in tile_starts(height, size, size - overlap):
         for left in tile_starts(width, size, size - overlap):
             rows, columns = slice(top, top + size), slice(left, left + size)
-            total[..., rows, columns] += run(x[..., rows, columns]) * window
-            weights[rows, columns] += window
+            counted = window * (weights[rows, columns] == 0) if weight == 'first' else window
+            total[..., rows, columns] += run(x[..., rows, columns]) * counted
+            weights[rows, columns] += counted
     return total / weights
 
 

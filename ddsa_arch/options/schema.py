@@ -218,7 +218,8 @@ RESTORE: Section = {
     'tile_size': Key(int, None, 'Derain in overlapping tiles of this side; absent for whole images.', 'px', minimum=1),
     'tile_overlap': Key(int, PLAIN.tile_overlap, 'Pixels that neighbouring tiles share.', 'px', minimum=0),
     'tile_weight': Key(
-        str, PLAIN.tile_weight, 'How tiles are averaged: pixels alike, the centre most (IDT), falling to the edges.',
+        str, PLAIN.tile_weight,
+        'How tiles are averaged: alike, the centre most (IDT), falling to the edges; or the first alone (NeRD-Rain).',
         choices=TILE_WEIGHTS,
     ),
     'batch_statistics': Key(bool, PLAIN.batch_statistics, 'Batch norm by the image itself (UMRL, DID-MDN).'),
@@ -362,8 +363,8 @@ OPTIONS: Section = {
 NOT_WORDS = 'YAML reads yes, no, on and off as truth values; write the word in quotes'
 LARGEST_COUNT = 1000  # blocks or stages of a network: building more of them would not end
 COUNTS = (
-    'blocks', 'depth', 'depths', 'num_block', 'num_blocks', 'num_cab', 'num_refinement_blocks', 'rcabs', 'stages',
-    'units',
+    'blocks', 'dec_blk_nums', 'depth', 'depths', 'enc_blk_nums', 'middle_blk_num', 'num_block', 'num_blocks', 'num_cab',
+    'num_refinement_blocks', 'num_res', 'rcabs', 'stages', 'units',
 )  # fmt: skip
 # arguments of registered parts, by their names
 RANGES: Mapping[str, Mapping[str, Range]] = {

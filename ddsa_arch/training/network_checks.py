@@ -22,6 +22,7 @@ TEST_SIZE = 64  # about the side of an image on which networks are tried, in pix
 PATCH_SIZE = 128  # of a set that names none
 CHANNELS = 3
 LOOKS_AT_VALUES = (DataDependentOutputException, DynamicOutputShapeException)  # of tensors that have shapes alone
+NEEDS_BATCH = 'more than 1 value per channel'  # of torch's batch norm
 LOADING_LOSSES = ('PerceptualLoss',)  # which BasicSR gives the weights of VGG
 
 
@@ -84,13 +85,19 @@ def check_shapes(options: dict[str, Any], dataset: Dataset | None, stand_in: Sta
     key, batch, channels = 'network_g', 1, CHANNELS
     if dataset is not None:
         size = options['datasets']['train'].get('gt_size') or PATCH_SIZE
-        key, batch, channels = 'datasets.train.gt_size', 2, getattr(dataset, 'input_channels', CHANNELS)
+        batch_key, batch = _smallest_batch(options)
+        key, batch, channels = 'datasets.train.gt_size', min(batch, 2), getattr(dataset, 'input_channels', CHANNELS)
     image, target = torch.Size((batch, channels, size, size)), torch.Size((batch, CHANNELS, size, size))
     net.train(dataset is not None)
     with stand_in.mode, torch.no_grad():
         try:
             outputs = net(torch.zeros(image))
         except ValueError as error:
+            if dataset is not None and batch == 1 and NEEDS_BATCH in str(error):
+                raise InputError(
+                    f'{batch_key}: 1, and {name} has a batch norm that sees one number of each patch, which needs more '
+                    'than one patch in training; set 2 or more'
+                ) from error
             raise InputError(f'{key}: {size}: {error}' if dataset is not None else f'{key}: {name}: {error}') from error
         except Exception as error:
             if isinstance(error, LOOKS_AT_VALUES) or not _fails_in_earnest(options, image):
@@ -114,6 +121,14 @@ def check_shapes(options: dict[str, Any], dataset: Dataset | None, stand_in: Sta
                     f'train.{loss_name}: {type(loss).__name__} gives {value.numel():,} numbers, wanted one; '
                     'set its reduction: mean'
                 )
+
+
+def _smallest_batch(options: dict[str, Any]) -> tuple[str, int]:
+    """Return the fewest patches that a network gets at once in training, and the key that says so."""
+    found = [('datasets.train.batch_size_per_gpu', options['datasets']['train'].get('batch_size_per_gpu') or 1)]
+    sizes = (options['train'].get('progressive') or {}).get('batch_sizes', [])
+    found += [('train.progressive.batch_sizes', size) for size in sizes]
+    return min(found, key=lambda entry: entry[1])
 
 
 def _fails_in_earnest(options: dict[str, Any], image: torch.Size) -> bool:

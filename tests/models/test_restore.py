@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -6,6 +8,7 @@ from torch import nn
 
 from ddsa_arch.errors import InputError
 from ddsa_arch.models.restore import Recipe, final_output, restore, stretch, to_uint8
+from ddsa_arch.options.loading import load_options
 
 
 class Shifting(nn.Module):
@@ -78,6 +81,38 @@ def test_a_network_of_one_size_gets_tiles(size):
     columns = 1 if size[1] <= 16 else 2 if size[1] <= 28 else 3
     rows = 1 if size[0] <= 16 else 2
     assert len(net.inputs) == rows * columns
+
+
+class LessItsMean(nn.Module):
+    """A network that sees all of its image at once, as attention over all pixels does."""
+
+    def forward(self, x):
+        return x - x.mean(dim=(-2, -1), keepdim=True)
+
+
+@pytest.mark.parametrize(('height', 'width'), [(300, 520), (256, 300), (512, 256), (600, 700)])
+def test_nerd_rain_is_tested_in_windows_flush_with_the_border(height, width):
+    """Whole windows first, then the new part of those at the right, at the bottom, and in the corner."""
+    path = Path(__file__).resolve().parents[2] / 'options' / 'test' / 'NeRDRain_benchmarks.yml'
+    recipe, net, side = Recipe(**load_options(path, False)['val']['restore']), LessItsMean(), 256
+    x = torch.rand(1, 3, height, width)
+    rows, columns = height // side * side, width // side * side
+    expected = torch.full_like(x, float('nan'))
+    for top in range(0, rows, side):
+        for left in range(0, columns, side):
+            window = (..., slice(top, top + side), slice(left, left + side))
+            expected[window] = net(x[window])
+        if columns < width:
+            strip = net(x[..., top : top + side, width - side :])
+            expected[..., top : top + side, columns:] = strip[..., columns - width :]
+    if rows < height:
+        for left in range(0, columns, side):
+            strip = net(x[..., height - side :, left : left + side])
+            expected[..., rows:, left : left + side] = strip[..., rows - height :, :]
+        if columns < width:
+            corner = net(x[..., height - side :, width - side :])
+            expected[..., rows:, columns:] = corner[..., rows - height :, columns - width :]
+    assert torch.equal(restore(net, x, recipe), expected)
 
 
 def test_any_network_can_be_given_tiles():

@@ -19,7 +19,7 @@ def test_tiles_start_as_the_published_script_has_them(length, starts):
 def test_tiles_that_nothing_changes_give_the_image_back():
     x = torch.rand(2, 3, 50, 41, dtype=torch.float64)
     for overlap in (0, 5, 15):
-        for weight in ('uniform', 'centre', 'pyramid'):
+        for weight in ('uniform', 'centre', 'pyramid', 'first'):
             assert torch.allclose(process_tiles(lambda t: t, x, 16, overlap, weight), x, rtol=0, atol=1e-14)
 
 
@@ -37,6 +37,14 @@ def test_overlapping_tiles_are_averaged_with_their_weights():
         for column in (2, 3):
             first, second = weight(row, column), weight(row, column - 2)
             assert out[0, 0, row, column].item() == pytest.approx((first + 3 * second) / (first + second), rel=1e-5)
+
+
+def test_the_first_tile_alone_counts_where_the_last_ones_reach_back():
+    """NeRD-Rain: windows from the top left, then windows flush with the border, of which the new part is used."""
+    numbers = iter(range(1, 7))
+    out = process_tiles(lambda tile: torch.full_like(tile, next(numbers)), torch.zeros(1, 1, 7, 10), 4, 0, 'first')
+    upper, lower = [1] * 4 + [2] * 4 + [3] * 2, [4] * 4 + [5] * 4 + [6] * 2
+    assert out[0, 0].tolist() == [upper] * 4 + [lower] * 3
 
 
 def test_the_centre_of_a_tile_counts_most():

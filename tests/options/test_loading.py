@@ -1,5 +1,6 @@
 """Every option file is read, checked and built; every wrong one is refused with the key and the remedy."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,7 @@ def test_an_equal_budget_changes_the_network_alone(path):
     base, options = load_options(FLAGSHIP, True), load_options(path, True)
     free = ('name', 'network_g', 'find_unused_parameters')
     options['val']['restore'].pop('size_multiple', None)  # what a network of BasicSR does not say of itself
+    options['train']['pixel_opt'].pop('output_weights', None)  # outputs that are no estimates are left out
     assert {k: v for k, v in options.items() if k not in free} == {k: v for k, v in base.items() if k not in free}
 
 
@@ -133,6 +135,9 @@ def test_a_plain_test_file_differs_by_the_recipe_alone(plain):
         ),
         pytest.param('Restormer', {92000: 3e-4, 100000: 2.9891e-4, 196000: 1.50502e-4}, marks=pytest.mark.slow),
         ('MSPFN', {1: 5e-4, 20001: 4e-4, 40001: 3.2e-4}),
+        # measured on the published schedules, at the beginnings of the first epochs
+        ('ConvIR', {1: 3.3333e-5, 3429: 6.6667e-5, 6857: 1e-4}),
+        ('NeRDRain', {1801: 3.3333e-5, 3601: 6.6667e-5, 5401: 1e-4}),
     ],
 )  # fmt: skip
 def test_learning_rates_are_the_published_ones(recipe, rates):
@@ -145,6 +150,28 @@ def test_learning_rates_are_the_published_ones(recipe, rates):
         optimiser.step()
         for scheduler in schedulers:
             scheduler.step()
+
+
+@pytest.mark.parametrize(
+    ('recipe', 'steps', 'rates'),
+    [
+        ('ConvIR', 3428, {4: 1e-4, 5: 1e-4, 151: 5.129e-5, 300: 1.0028e-6}),
+        ('NeRDRain', 1800, {4: 1e-4, 6: 1e-4, 1500: 5.068e-5, 3000: 1.0001e-6}),
+        # torch.optim.lr_scheduler.CosineAnnealingLR with T_max 1000
+        ('SFHformer', 225, {1: 1e-3, 251: 8.5370029e-4, 501: 5.005e-4, 1000: 1.0024649e-6}),
+    ],
+)
+def test_long_cosines_are_the_published_ones(recipe, steps, rates):
+    """Measured on the published schedules, in epochs of ``steps``; half a million steps would be slow to take."""
+    train = load_options(OPTIONS / 'train' / f'{recipe}_Rain13K.yml', True)['train']
+    schedules = train['scheduler']
+    cosine = schedules[-1] if isinstance(schedules, list) else schedules
+    assert cosine['end'] == cosine['begin'] + cosine['T_max'] == train['total_iter']
+    for epoch, rate in rates.items():
+        step = (epoch - 1) * steps - cosine['begin']
+        height = (train['optim_g']['lr'] - cosine['eta_min']) / 2
+        found = cosine['eta_min'] + height * (1 + math.cos(math.pi * step / cosine['T_max']))
+        assert found == pytest.approx(rate, rel=2e-3), epoch
 
 
 def test_the_presets_keep_the_papers_batch_and_change_no_more_than_memory_and_speed():
@@ -424,5 +451,5 @@ def test_doctor_names_the_toolbox_and_what_is_registered(capsys):
     assert main(['doctor']) == 0
     text = capsys.readouterr().out
     assert 'is the toolbox' in text
-    ours = next(line for line in text.splitlines() if line.strip().startswith('arch: DDSA'))
+    ours = next(line for line in text.splitlines() if line.strip().startswith('arch: '))  # ours come first
     assert {'DDSA', 'DDSANet', 'SEFN'} <= set(ours.split(':')[1].replace(',', '').split())

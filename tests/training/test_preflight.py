@@ -15,6 +15,7 @@ from ddsa_arch.training.preflight import check_run
 
 MIB = 2**20
 STAGES = {'iterations': [4, 4], 'patch_sizes': [16, 32], 'batch_sizes': [3, 1]}
+CONVIR = {'type': 'ConvIR', 'num_res': 1, 'width': 8}
 Usage = namedtuple('Usage', 'total used free')
 
 
@@ -119,6 +120,14 @@ def test_blocks_can_be_computed_anew_only_where_the_network_names_them(write_opt
         (
             {'train:pixel_opt:output_weights': [0.5, 1]},
             'train.pixel_opt: output_weights has 2 entries, the network 1 output; give one for each, the final',
+        ),
+        (
+            {'network_g': CONVIR, 'datasets:train:batch_size_per_gpu': 1},
+            'datasets.train.batch_size_per_gpu: 1, and ConvIR has a batch norm that sees one number of each patch',
+        ),
+        (
+            {'network_g': CONVIR, 'train:progressive': STAGES | {'patch_sizes': [32, 32]}},
+            'train.progressive.batch_sizes: 1, and ConvIR has a batch norm that sees one number of each patch, which',
         ),
         ({'datasets:train:gt_size': 30}, 'datasets.train.gt_size: 30 is not a multiple of 8, which DDSANet needs; try'),
         (
