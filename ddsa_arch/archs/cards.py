@@ -13,6 +13,7 @@ import yaml
 PUBLISHED = Path(__file__).with_name('published.yml')
 NOT_SEEN = 'no licence seen'
 MEASURED, REPORTED = 'measured', 'reported'  # where a row of a table comes from
+AVERAGES = 'averages'  # key of the tables of published.yml that have nothing else
 EXCEPTIONS = ('own', 'retrained')  # keys of published.yml for rows whose provenance is not their table's
 
 
@@ -43,8 +44,10 @@ class Card:
     size_multiple: int | None = None
 
 
-MPRNET_LICENCE = 'Academic Public License, non-commercial'
+ACADEMIC = 'Academic Public License, non-commercial'
 OF_BASICSR = 'Apache 2.0 (BasicSR)'
+CONVIR = 'https://github.com/c-yn/ConvIR'
+SFHFORMER = 'https://www.ecva.net/papers/eccv_2024/papers_ECCV/papers/06190.pdf'
 
 CARDS = (
     Card('DDSANet', 'DDSANet', 'https://arxiv.org/abs/2308.07781', 2023, NOT_SEEN, note='this project'),
@@ -61,7 +64,7 @@ CARDS = (
     Card('PRN', 'PRN', 'https://arxiv.org/abs/1901.09221', 2019, NOT_SEEN, ('prenet_prn',)),
     Card('PRN_r', 'PRN_r', 'https://arxiv.org/abs/1901.09221', 2019, NOT_SEEN, ('prenet_prn_r',)),
     Card('MSPFN', 'MSPFN', 'https://arxiv.org/abs/2003.10985', 2020, NOT_SEEN, note='no outputs known'),
-    Card('MPRNet', 'MPRNet', 'https://arxiv.org/abs/2102.02808', 2021, MPRNET_LICENCE, ('mprnet',)),
+    Card('MPRNet', 'MPRNet', 'https://arxiv.org/abs/2102.02808', 2021, ACADEMIC, ('mprnet',)),
     Card('DGUNet', 'DGUNet', 'https://arxiv.org/abs/2204.13348', 2022, NOT_SEEN, ('dgunet',)),
     Card('DGUNet+', 'DGUNetPlus', 'https://arxiv.org/abs/2204.13348', 2022, NOT_SEEN, ('dgunet_plus',)),
     Card('Uformer-T', 'Uformer', 'https://arxiv.org/abs/2106.03106', 2022, 'MIT', arguments={
@@ -70,7 +73,7 @@ CARDS = (
         'embed_dim': 32, 'depths': [2, 2, 2, 2, 2, 2, 2, 2, 2], 'modulator': False}, note='checked as Uformer-B'),
     Card('Uformer-B', 'Uformer', 'https://arxiv.org/abs/2106.03106', 2022, 'MIT', ('uformer',)),
     Card('IDT', 'IDT', 'https://github.com/jiexiaou/IDT', 2022, 'MIT', ('idt',), note='counted for 4 tiles of 128'),
-    Card('Restormer', 'Restormer', 'https://arxiv.org/abs/2111.09881', 2022, 'own LICENSE.md', ('restormer',)),
+    Card('Restormer', 'Restormer', 'https://arxiv.org/abs/2111.09881', 2022, ACADEMIC, ('restormer',)),
     Card('DRSformer', 'DRSformer', 'https://arxiv.org/abs/2303.11950', 2023, NOT_SEEN, ('drsformer',)),
     Card('DRSformer, no MEFC', 'DRSformer', 'https://arxiv.org/abs/2303.11950', 2023, NOT_SEEN,
          ('drsformer_no_mefc',), {'mefc': False}, note='for Rain200L and SPA-Data'),
@@ -78,6 +81,16 @@ CARDS = (
     Card('ELF, released', 'ELF', 'https://arxiv.org/abs/2207.10455', 2022, NOT_SEEN, ('elf',), {'depth': 5},
          note='the released file'),
     Card('ELF-LW', 'ELFLW', 'https://arxiv.org/abs/2207.10455', 2022, NOT_SEEN, ('elf_lw',)),
+    Card('NAFNet', 'NAFNet', 'https://arxiv.org/abs/2204.04676', 2022, 'MIT', ('nafnet',),
+         note='published for noise and blur; width 32'),
+    Card('ConvIR-S', 'ConvIR', CONVIR, 2024, 'MIT', arguments={'num_res': 4}, note='checked as ConvIR-L'),
+    Card('ConvIR-B', 'ConvIR', CONVIR, 2024, 'MIT', arguments={'num_res': 8}, note='checked as ConvIR-L'),
+    Card('ConvIR-L', 'ConvIR', CONVIR, 2024, 'MIT', ('convir',), note='published size for rain'),
+    Card('SFHformer-s', 'SFHformer', SFHFORMER, 2024, 'MIT', ('sfhformer_s',), {'depths': [2, 2, 4, 2, 2]}),
+    Card('SFHformer-m', 'SFHformer', SFHFORMER, 2024, 'MIT', ('sfhformer_m',), {'depths': [4, 4, 8, 4, 4]}),
+    Card('SFHformer-l', 'SFHformer', SFHFORMER, 2024, 'MIT', ('sfhformer_l',), note='published size for rain'),
+    Card('NeRD-Rain', 'NeRDRain', 'https://arxiv.org/abs/2404.01547', 2024, NOT_SEEN, ('nerdrain',)),
+    Card('NeRD-Rain-S', 'NeRDRain', 'https://arxiv.org/abs/2404.01547', 2024, NOT_SEEN, ('nerdrain_s',), {'dim': 32}),
     Card('SwinIR', 'SwinIR', 'https://arxiv.org/abs/2108.10257', 2021, OF_BASICSR, arguments={
         'upscale': 1, 'img_size': 128, 'window_size': 8, 'depths': [6, 6, 6, 6, 6, 6], 'embed_dim': 180,
         'num_heads': [6, 6, 6, 6, 6, 6], 'mlp_ratio': 2, 'upsampler': ''}, note="BasicSR's own",
@@ -91,9 +104,18 @@ CARDS = (
 )  # fmt: skip
 
 
-@cache
 def published_scores() -> dict[str, Any]:
-    """Read the tables of ``published.yml``; comments in that file explain its keys."""
+    """Read the tables of scores in ``published.yml``; comments in that file explain its keys."""
+    return {name: table for name, table in _published().items() if AVERAGES not in table}
+
+
+def published_averages() -> dict[str, Any]:
+    """Read the tables of ``published.yml`` that have averages alone, with which nothing measured here is ranked."""
+    return {name: table for name, table in _published().items() if AVERAGES in table}
+
+
+@cache
+def _published() -> dict[str, Any]:
     return yaml.safe_load(PUBLISHED.read_text(encoding='utf-8'))
 
 

@@ -11,6 +11,8 @@ Shapes: B batch, C channels of a level, H x W pixels, n channels of a map whose 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 import torch.fx
@@ -38,11 +40,17 @@ def from_spectrum(parts: Tensor, height: int, width: int) -> Tensor:
     A convolved half spectrum is that of no real map: after the transform along H its first column, and its last where
     W is even, should be real. Their imaginary parts are dropped, as PyTorch does on a CPU; libraries differ.
     """
-    real, imaginary = parts.unflatten(1, (-1, 2)).unbind(2)  # (B, n, H, W // 2 + 1) each
+    parts = precision.full_precision(parts).unflatten(1, (-1, 2))
+    real, imaginary = parts.unbind(2)  # (B, n, H, W // 2 + 1) each
     lines = torch.fft.ifft(torch.complex(real.contiguous(), imaginary.contiguous()), dim=-2, norm='ortho')
     column = torch.arange(lines.shape[-1], device=parts.device)
     free = (column > 0) & (2 * column != width)
     return torch.fft.irfft(torch.complex(lines.real, lines.imag * free), n=width, dim=-1, norm='ortho')
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
+    """Switch autocast off on the device of a tensor; what torch.fx traces knows no device and keeps autocast on."""
+    return torch.autocast(x.device.type, enabled=False) if isinstance(x, Tensor) else nullcontext()
 
 
 class FourierConvolution(nn.Module):
@@ -68,7 +76,7 @@ class FourierConvolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
-        with torch.autocast(x.device.type, enabled=False):  # in 16 bits transforms take few sizes
+        with without_autocast(x):  # in 16 bits transforms take few sizes
             parts = self.bn(spectrum(precision.full_precision(x)))
             parts = parts + self.fpe(parts)
             mixed = self.fdc(parts)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +26,7 @@ from ddsa_arch.archs import ddsanet_arch, drsformer_arch, elf_arch
 from ddsa_arch.archs.blocks import transposed_attention
 from ddsa_arch.archs.blocks.precision import full_precision
 from ddsa_arch.archs.blocks.transposed_attention import NORM_EPS
-from ddsa_arch.fast.eligible import conv_obstacle, is_touched, unobserved
+from ddsa_arch.fast.eligible import conv_obstacle, is_touched, unobserved, unwrapped
 
 CACHED_PIXELS = 2**13  # whose queries and keys stay in a cache while their products and squares are summed
 HALO = 1  # pixels that the convolutions see around each
@@ -95,7 +96,7 @@ def qkv_layers(attention: SelfAttention) -> tuple[nn.Conv2d, nn.Conv2d]:
     """Return the 1x1 convolution to 3C channels and the depth-wise one behind it."""
     if isinstance(attention, ddsanet_arch.DDSA):
         return attention.to_qkv, attention.encode_qkv
-    return attention.qkv, attention.qkv_dwconv
+    return attention.qkv, cast(nn.Conv2d, unwrapped(attention.qkv_dwconv))  # or what an obstacle tells of
 
 
 def attention_weights(attention: ChannelAttention, scores: Tensor) -> Tensor:

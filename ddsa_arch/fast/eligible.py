@@ -9,6 +9,8 @@ from torch.overrides import _get_current_function_mode_stack
 from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
+from ddsa_arch.archs.nerdrain_arch import Main
+
 HOOKS = ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks', '_backward_pre_hooks')
 GLOBAL_HOOKS = ('_global_forward_hooks', '_global_forward_pre_hooks', '_global_backward_hooks',
                 '_global_backward_pre_hooks')  # fmt: skip
@@ -61,6 +63,14 @@ def obstacle(module: nn.Module, *kinds: type[nn.Module], name: str = '') -> str 
     if is_touched(module):
         return f'{name} has hooks or a forward of its own'.strip()
     return None
+
+
+def unwrapped(layer: nn.Module) -> nn.Module:
+    """Return the layer in a wrapper of NeRD-Rain's, as built and with no hooks, and any other module as it is."""
+    if obstacle(layer, Main) or obstacle(inner := layer.get_submodule('main'), nn.Sequential):
+        return layer
+    children = [*inner.children()]
+    return children[0] if len(children) == 1 else layer
 
 
 def conv_obstacle(module: nn.Module, name: str, kernel: int, groups: int | None = 1, dilation: int = 1) -> str | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +23,7 @@ from ddsa_arch.archs.blocks.attention import SpatialAttention
 from ddsa_arch.archs.blocks.precision import full_precision
 from ddsa_arch.archs.ddsanet_arch import RES2NET_SCALE
 from ddsa_arch.fast.convolutions import ALIGNMENT, aligned, channel_groups, conv, conv_add_, conv_times
-from ddsa_arch.fast.eligible import conv_obstacle, is_touched, obstacle, unobserved
+from ddsa_arch.fast.eligible import conv_obstacle, is_touched, obstacle, unobserved, unwrapped
 from ddsa_arch.fast.memory_format import layout
 
 GROUP_NUMBERS = 2**23  # of a strip's features that go through a gated network at a time, so that they stay in a cache
@@ -209,7 +209,7 @@ def _gated_layers(module: Gated) -> tuple[nn.Conv2d, nn.Conv2d, nn.Module]:
     """Return the 1x1 convolution to both halves, the depth-wise one, and the activation of the gate."""
     if isinstance(module, ddsanet_arch.AblationGDFN):
         return module.expand, module.depthwise, module.activation
-    return module.project_in, module.dwconv, module.act1
+    return module.project_in, cast(nn.Conv2d, unwrapped(module.dwconv)), module.act1  # or what an obstacle tells of
 
 
 def _gated_obstacle(module: Gated) -> str | None:

@@ -7,6 +7,7 @@ its own. Files of ``ddsa export`` with any other carry a tensor (``weight_names.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -27,6 +28,8 @@ KEYS = {
     'PRN_r': 'conv0.0.bias', 'MSPFN': 'stem1.1.weight', 'MPRNet': 'concat12.weight', 'DGUNet': 'basic.r1',
     'DGUNetPlus': 'r5', 'IDT': 'input_proj.proj.0.bias', 'Restormer': 'latent.0.ffn.dwconv.weight',
     'DRSformer': 'latent.0.attn.attn1', 'ELF': 'dsnet.former.0.ffn.act1.weight', 'ELFLW': 'ssnet.tail.weight',
+    'ConvIR': 'SCM1.main.4.weight', 'SFHformer': 'layer9.blocks.0.mixer.mixer_gloal.FFC.fpe.weight',
+    'NeRDRain': 'INR2.imnet.layers.0.weight',
 }  # fmt: skip
 
 
@@ -47,15 +50,19 @@ def networks() -> dict[str, list[Known]]:
     """Return the networks that are registered with spandrel here, each with its published sizes."""
     found: dict[str, list[Known]] = {}
     for card in CARDS:
-        if card.network in KEYS:  # spandrel has Uformer, SwinIR and RCAN itself
+        if card.network in KEYS:  # spandrel has Uformer, NAFNet, SwinIR and RCAN itself
             found.setdefault(card.network, []).append(Known(card.network, tuple(card.arguments.items())))
     return found
 
 
-@cache
 def published_shapes(known: Known) -> dict[str, tuple[int, ...]]:
     """Return the shapes of the weights of a published network by their names."""
-    return shapes_of(build_network(known.section, 'meta').state_dict())
+    return _shapes(json.dumps(known.section))  # as text, since arguments may be lists, which no cache takes
+
+
+@cache
+def _shapes(section: str) -> dict[str, tuple[int, ...]]:
+    return shapes_of(build_network(json.loads(section), 'meta').state_dict())
 
 
 def shapes_of(state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

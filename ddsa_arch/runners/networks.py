@@ -9,7 +9,15 @@ from typing import Any
 
 from basicsr.utils.registry import ARCH_REGISTRY
 
-from ddsa_arch.archs.cards import CARDS, Card, describe_provenance, printed_digits, published_scores
+from ddsa_arch.archs.cards import (
+    AVERAGES,
+    CARDS,
+    Card,
+    describe_provenance,
+    printed_digits,
+    published_averages,
+    published_scores,
+)
 from ddsa_arch.archs.complexity import Complexity, complexity
 from ddsa_arch.files.tables import markdown_table
 from ddsa_arch.sets.benchmarks import TEST_SETS
@@ -75,7 +83,7 @@ def page() -> str:
         sets, places = _sets(table), printed_digits(table)
         seen = '' if table['checked'] else ' Written down from memory, not checked again.'
         parts += [
-            f'### [{table["title"][0].upper()}{table["title"][1:]}]({table["url"]})',
+            f'### [{_sentence(table["title"])}]({table["url"]})',
             '',
             f'Trained on: {table["training"]}. Scores: {table["metric"]}. '
             f'Provenance: {describe_provenance(table)}.{seen}',
@@ -86,7 +94,28 @@ def page() -> str:
             ),
             '',
         ]
+    for table in published_averages().values():
+        parts += [
+            f'## {_sentence(table["title"])}',
+            '',
+            table['warning'],
+            '',
+            f'Trained on: {table["training"]}. Scores: {table["metric"]}, in dB.',
+            '',
+            markdown_table(
+                [
+                    [f'[{method}]({url})', f'{figure:.2f}', '' if checked else 'not checked again']
+                    for method, (figure, url, checked) in table[AVERAGES].items()
+                ],
+                ['method', 'average', 'note'],
+            ),
+            '',
+        ]
     return '\n'.join(parts).rstrip('\n') + '\n'
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _sets(table: dict[str, Any]) -> list[str]:
@@ -97,8 +126,9 @@ def _sets(table: dict[str, Any]) -> list[str]:
     return order + (['average'] if 'average' in found else [])
 
 
-def _pair(scores: Sequence[float] | None, places: tuple[int, int]) -> str:
-    return '' if scores is None else ' / '.join(f'{v:.{p}f}' for v, p in zip(scores, places, strict=True))
+def _pair(scores: Sequence[float | None] | None, places: tuple[int, int]) -> str:
+    pairs = zip(scores or (), places, strict=False)
+    return ' / '.join(f'{value:.{place}f}' for value, place in pairs if value is not None)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,6 +14,7 @@ from torch import nn
 
 from ddsa_arch.archs.cards import CARDS
 from ddsa_arch.archs.complexity import complexity
+from ddsa_arch.archs.nerdrain_arch import NeighbourhoodLinear
 from ddsa_arch.fast import accelerate, plain
 from ddsa_arch.models.restore import final_output, restore, to_uint8
 
@@ -25,6 +26,7 @@ CORE = ('DDSANet', 'PRN_r')
 UNUSED = 'stands in the published weights; the published network does not use it'
 CANCELLED = 'the norm that follows takes every bias away'
 BEHIND_ARGMAX = 'no gradient passes the choice of a label'
+ONE_GROUP = 'a softmax over one group is always 1'
 DERAIN = [
     'batchnorm20.', 'batchnorm1.', *(f'dense{s}.conv{level}1.' for s in (0, 1, 2) for level in (2, 3, 4, 5, 6)),
     *(f'dense{s}.{name}.' for s in (1, 2) for name in ('conv_refin', 'refine3', 'batchnorm20', 'batchnorm1')),
@@ -45,7 +47,14 @@ WITHOUT_GRADIENT = {  # beginnings of names: why
     'IDT': {f'{block}.attn.{name}': 'a single window has nobody to attend to (64 x 64 alone)'
             for block in ('encoderlayer_3.blocks.1', 'decoderlayer_0.blocks.1')
             for name in ('relative_position_bias_table', 'qkv.to_q')},
+    'NeRDRain': {'reduce_chan_level1_max3.': UNUSED},
+    'SFHformer': {f'layer{level}.blocks.0.mixer.mixer_gloal.FFC.weight.': ONE_GROUP for level in (1, 2, 3, 8, 9)},
 }  # fmt: skip
+NUDGED = {  # ends of names of parameters that multiply a branch and begin at 0, so that it learns nothing at first
+    'ConvIR': ('.lamb_l', '.lamb_h', '.inside_all', '.gamma'),
+    'NAFNet': ('.beta', '.gamma'),
+    'SFHformer': ('.beta', '.gamma'),
+}
 NOT_CALLED = {  # leaves that no forward calls, beside those that nothing uses: why
     'SEMI': {'labelled.': 'lists of parameters'},
     'Uformer': {'decoderlayer_': 'the modulator lends its table, as in the published network'},
@@ -63,7 +72,11 @@ NOT_TRACED = {  # by torch.fx: why
 
 def build(name):
     torch.manual_seed(0)
-    return ARCH_REGISTRY.get(name)(**SMALL.get(name, {}))
+    net = ARCH_REGISTRY.get(name)(**SMALL.get(name, {}))
+    for key, parameter in net.named_parameters():
+        if key.endswith(NUDGED.get(name, ())):
+            nn.init.uniform_(parameter, 0.1, 0.3)
+    return net
 
 
 @pytest.fixture(params=[pytest.param(name, marks=pytest.mark.core) if name in CORE else name for name in NETWORKS])
@@ -135,7 +148,7 @@ def test_every_parameter_learns_or_has_a_reason(net):
 def test_what_the_network_never_uses_is_frozen(net):
     """Else several processes would wait for its gradient."""
     reasons = WITHOUT_GRADIENT.get(type(net).__name__, {})
-    unused = tuple(name for name, why in reasons.items() if why in (UNUSED, BEHIND_ARGMAX, CANCELLED))
+    unused = tuple(name for name, why in reasons.items() if why in (UNUSED, BEHIND_ARGMAX, CANCELLED, ONE_GROUP))
     frozen = [n for n, p in net.named_parameters() if not p.requires_grad]
     assert [n for n in frozen if not n.startswith(unused)] == []
     assert [n for n, p in net.named_parameters() if unused and n.startswith(unused) and p.requires_grad] == []
@@ -217,12 +230,15 @@ def test_multiply_adds_counted_by_hooks_are_those_of_complexity(accelerated):
     def count(module, inputs, output):
         weight = module.weight
         pixels = inputs[0] if isinstance(module, nn.ConvTranspose2d) else output
-        counted.append(pixels.numel() * (weight[0].numel() if weight.ndim == 4 else module.in_features))
+        if isinstance(module, NeighbourhoodLinear):  # zeros and constants are not multiplied
+            counted.append(pixels.numel() * 9 * module.dim)
+        else:
+            counted.append(pixels.numel() * (weight[0].numel() if weight.ndim == 4 else module.in_features))
 
     handles = [
         module.register_forward_hook(count)
         for module in network.modules()
-        if type(module) in (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear))
     ]
     run(network.eval(), torch.zeros(1, 3, 64, 64))
     for handle in handles:
