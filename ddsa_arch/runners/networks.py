@@ -41,8 +41,9 @@ test recipe, and a plain one where that is peculiar.
 ## Size and cost
 
 Multiply-adds for one 256 x 256 image in units of 10^9: of convolutions and linear layers, which is what most papers
-print, and of all products, those between features (attention) included. Norms, activations and resizing are left out.
-They are those of the networks as built; fast execution (`ddsa_arch.fast`) does a little less, for MSPFN less than half.
+print, and of all products, those between features (attention) included. Norms, activations, Fourier transforms and
+resizing are left out. They are those of the networks as built; fast execution (`ddsa_arch.fast`) does a little less,
+for MSPFN less than half.
 *Golden*: outputs equal to those of the published code for the same weights, 1e-6 of their magnitude in float64.
 """
 SCORES_HEAD = """## Published scores

@@ -9,6 +9,7 @@ import torch.nn.utils.prune
 from torch import nn
 
 from ddsa_arch.archs.ddsanet_arch import DATB, DDSA, SEFN, DDSANet
+from ddsa_arch.archs.nerdrain_arch import NeRDRain
 from ddsa_arch.fast import accelerate, plain
 from ddsa_arch.models.restore import restore
 from ddsa_arch.models.training_step import checkpoint_blocks
@@ -110,6 +111,33 @@ def test_whatever_is_changed_changes_inference(change):
     assert (same_as_plain(net) - before).abs().max() > 1e-6
     accelerate(net)
     assert (same_as_plain(net) - before).abs().max() > 1e-6
+
+
+WRAPPED = {  # layers of NeRD-Rain inside a wrapper, and how they are changed
+    'a hook on the layer': lambda main: main.main[0].register_forward_hook(lambda module, inputs, output: output * 2),
+    'a hook on the wrapper': lambda main: main.register_forward_hook(lambda module, inputs, output: output * 2),
+    'a hook on the list': lambda main: main.main.register_forward_hook(lambda module, inputs, output: output * 2),
+    'one more layer': lambda main: main.main.append(nn.Tanh()),
+    'no layer': lambda main: setattr(main, 'main', nn.Sequential()),
+    'another layer': lambda main: main.main.__setitem__(0, nn.Tanh()),
+    'a forward of its own': lambda main: setattr(main, 'forward', lambda x: main.main(x) * 2),
+}
+
+
+@pytest.mark.parametrize('change', WRAPPED)
+@pytest.mark.parametrize('place', ['attn.qkv_dwconv', 'ffn.dwconv'])
+def test_a_layer_in_a_wrapper_is_taken_only_as_it_was_built(change, place):
+    torch.manual_seed(0)
+    net = NeRDRain(dim=8, num_blocks=[1, 1, 1]).encoder_level1_max1.eval()
+    x = torch.rand(1, 8, 16, 24)
+    assert accelerate(net).kept == {}
+    with torch.no_grad():
+        before = net(x)
+        WRAPPED[change](net.get_submodule(f'0.{place}'))
+        found, wanted = net(x), plain(copy.deepcopy(net))(x)
+    assert (found - wanted).abs().max() <= 1e-5
+    assert (found - before).abs().max() > 1e-6
+    assert [*accelerate(net).kept] == [f'0.{place}'.rpartition('.')[0]]
 
 
 def test_subclasses_and_lonely_parts_keep_their_forward():

@@ -35,6 +35,7 @@ NETWORKS = {
     'DRSformer': {'dim': 16, 'num_blocks': ONE_EACH},
     'DRSformer, odd': {'dim': 10, 'num_blocks': ONE_EACH, 'heads': ONE_EACH, 'bias': True},  # 53 hidden channels
     'ELF': {'width': 12, 'depth': 2, 'reduction': 1},
+    'NeRDRain': {'dim': 8, 'num_blocks': [1, 1, 1], 'bias': True},
 }  # fmt: skip
 
 
