@@ -33,8 +33,9 @@ def reflect(x: Tensor, margin: int, dim: int) -> Tensor:
     """
     size = x.shape[dim]
     place = torch.arange(-margin, size + margin, device=x.device)
-    period = max(1, 2 * (size - 1))
-    return x.index_select(dim, ((place + size - 1) % period - (size - 1)).abs())
+    last = torch.arange(size - 1, size, device=x.device)  # a tensor, as ONNX divides by tensors alone
+    period = (2 * last).clamp_min(1)
+    return x.index_select(dim, (torch.remainder(place + last, period) - last).abs())
 
 
 class ConvGELU(nn.Module):

@@ -98,6 +98,7 @@ class NAFNet(nn.Module):
     ) -> None:
         super().__init__()
         levels = len(enc_blk_nums)
+        self.inner_multiple = 1 << levels  # to which the forward pads by itself
         if len(dec_blk_nums) != levels:
             raise ValueError(
                 f'dec_blk_nums: {list(dec_blk_nums)} has {len(dec_blk_nums)} entries and enc_blk_nums {levels}; '
@@ -122,9 +123,10 @@ class NAFNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
-        multiple = 1 << len(self.downs)
-        padded = F.pad(x, (0, -width % multiple, 0, -height % multiple))
-        features, skips = self.intro(padded), []
+        multiple = self.inner_multiple
+        # torch.export knows that a multiple of a rounded-up quotient halves, and does not know it of a remainder
+        right, bottom = ((side + multiple - 1) // multiple * multiple - side for side in (width, height))
+        features, skips = self.intro(F.pad(x, (0, right, 0, bottom))), []
         for encoder, down in zip(self.encoders, self.downs, strict=True):
             features = encoder(features)
             skips.append(features)
@@ -132,4 +134,4 @@ class NAFNet(nn.Module):
         features = self.middle_blks(features)
         for up, decoder in zip(self.ups, self.decoders, strict=True):
             features = decoder(up(features) + skips.pop())
-        return (self.ending(features) + padded)[..., :height, :width]
+        return F.pad(self.ending(features), (0, -right, 0, -bottom)) + x

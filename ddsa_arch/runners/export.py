@@ -218,17 +218,23 @@ def _write_program(path: Path, net: nn.Module, about: Mapping[str, Any], opset: 
 
 def _program(net: nn.Module, multiple: int, fixed: int | None) -> tuple[torch.export.ExportedProgram, int | None]:
     """Export the network for any H and W, and for any B where possible; also return the only B, if there is one."""
+    inner = getattr(net, 'inner_multiple', 1)
     if fixed:
         height = width = fixed
         axes = {}
     else:
         height, width = (multiple * max(place + 2, -(-side // multiple)) for place, side in enumerate(EXAMPLE))
-        axes = {axis: multiple * torch.export.Dim(name) if multiple > 1 else torch.export.Dim(name)
+        # a network that pads by itself: torch takes the one pixel that small sides leave for a constant
+        least = inner + 1 if inner > 1 else None
+        axes = {axis: multiple * torch.export.Dim(name) if multiple > 1 else torch.export.Dim(name, min=least)
                 for axis, name in ((2, 'h'), (3, 'w'))}  # fmt: skip
 
     def traced(batch: int, axes: Mapping[int, Any]) -> torch.export.ExportedProgram:
         rain = torch.rand(batch, 3, height, width)
-        program = torch.export.export(_Final(net), (rain,), dynamic_shapes={'rain': dict(axes)}, strict=False)
+        program = torch.export.export(
+            _Final(net), (rain,), dynamic_shapes={'rain': dict(axes)}, strict=False,
+            prefer_deferred_runtime_asserts_over_guards=inner > 1,  # which its rounded-up sizes fulfil
+        )  # fmt: skip
         for part in program.graph_module.modules():
             for node in part.graph.nodes if isinstance(part, torch.fx.GraphModule) else ():
                 node.meta.pop('stack_trace', None)  # lines of code, with paths of this machine

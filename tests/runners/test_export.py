@@ -33,10 +33,12 @@ TINY = {'type': 'DDSANet', 'dim': 8, 'blocks': [1, 1, 1, 1, 1]}
 SMALLEST = {**TINY, 'blocks': [1, 0, 0, 0, 0]}  # a block costs seconds
 # why a network of the comparison cannot be exported, with torch 2.13
 NO_CHOLESKY = 'No ONNX function found for .*linalg_cholesky'
+NO_COMPLEX = 'No decompositions registered for the complex-valued input'
 OTHER_STRIDES = 'Cannot view a tensor'  # torch traces one form of attention and writes another
 REFUSED = {
     ('DGUNet', '.onnx'): NO_CHOLESKY, ('DGUNetPlus', '.onnx'): NO_CHOLESKY,
     ('IDT', '.onnx'): OTHER_STRIDES, ('Uformer', '.onnx'): OTHER_STRIDES,
+    ('SFHformer', '.onnx'): NO_COMPLEX,
     ('DerainNet', '.onnx'): "not 'SymbolicTensor'",  # a remainder by the size of the image
 }  # fmt: skip
 
