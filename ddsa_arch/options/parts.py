@@ -6,6 +6,7 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from inspect import Parameter
 from typing import Any
 
@@ -123,7 +124,8 @@ def check_part(given: Any, part: Part, place: str) -> Any:
             raise InputError(f'{place} is missing: {part.doc}')
         return None
     if part.many and isinstance(given, list):
-        return [check_part(entry, part, f'{place}[{i}]') for i, entry in enumerate(given)]
+        one = replace(part, many=False, required=True)
+        return [check_part(entry, one, f'{place}[{i}]') for i, entry in enumerate(given)]
     if not isinstance(given, Mapping) or given.get('type') is None:
         raise InputError(f'{place}.type is missing: {part.doc}')
     source, name = PART_SOURCES[part.registry], given['type']

@@ -33,6 +33,8 @@ BEYOND = [
     ('train: {optim_g: {betas: [x, 0.9]}}', "train.optim_g.betas: 'x' is str, AdamW takes numbers there"),
     ('train: {optim_g: {weight_decay: -1e-4}}', 'train.optim_g.weight_decay: -0.0001 is below 0'),
     ('train: {optim_g: {eps: 0}}', 'train.optim_g.eps: 0 is not above 0'),
+    ('train: {scheduler: [[]]}', 'train.scheduler[0].type is missing'),
+    ('train: {scheduler: [~]}', 'train.scheduler[0] is missing'),
     ('train: {scheduler: {T_max: -3}}', 'train.scheduler.T_max: -3 is below 1'),
     ('train: {scheduler: {eta_min: -.nan}}', "train.scheduler.eta_min: '-.nan' is str"),
     ('train: {scheduler: {eta_min: .NaN}}', 'train.scheduler.eta_min: nan is no finite number'),
