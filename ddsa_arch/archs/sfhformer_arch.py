@@ -10,6 +10,7 @@ Shapes: B batch, C channels of a level, H x W pixels, n channels of a map whose 
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -20,6 +21,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from ddsa_arch.archs.blocks import precision
+from ddsa_arch.archs.blocks.window_attention import named_sequential
 from ddsa_arch.registration import register
 
 
@@ -173,36 +175,19 @@ class SFHBlock(nn.Module):
         return x + self.gamma * self.ffn(self.norm2(x))
 
 
-class Layer(nn.Module):
+def layer(dim: int, depth: int) -> nn.Sequential:
     """Blocks of one level, under ``blocks``."""
-
-    def __init__(self, dim: int, depth: int) -> None:
-        super().__init__()
-        self.blocks = nn.Sequential(*(SFHBlock(dim) for _ in range(depth)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.blocks(x)
+    return named_sequential('blocks', *(SFHBlock(dim) for _ in range(depth)))
 
 
-class Projection(nn.Module):
-    """Modules under ``proj``, where the published weights have them."""
-
-    def __init__(self, proj: nn.Module) -> None:
-        super().__init__()
-        self.proj = proj
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.proj(x)
-
-
-def downsample(dim: int) -> Projection:
+def downsample(dim: int) -> nn.Sequential:
     """Half the side, twice the channels."""
-    return Projection(nn.Sequential(nn.Conv2d(dim, 2 * dim, 2, stride=2)))
+    return named_sequential('proj', nn.Conv2d(dim, 2 * dim, 2, stride=2))
 
 
-def upsample(dim: int) -> Projection:
+def upsample(dim: int) -> nn.Sequential:
     """Twice the side, half the channels."""
-    return Projection(nn.Sequential(nn.Conv2d(dim, 2 * dim, 1, bias=False), nn.PixelShuffle(2)))
+    return named_sequential('proj', nn.Conv2d(dim, 2 * dim, 1, bias=False), nn.PixelShuffle(2))
 
 
 @register(ARCH_REGISTRY)
@@ -234,19 +219,19 @@ class SFHformer(nn.Module):
         if len(depths) != 5:
             raise ValueError(f'depths: {list(depths)} has {len(depths)} entries, wanted 5')
         one, two, four = width, 2 * width, 4 * width
-        self.patch_embed = Projection(nn.Conv2d(3, one, 3, padding=1))
-        self.layer1 = Layer(one, depths[0])
+        self.patch_embed = nn.Sequential(OrderedDict(proj=nn.Conv2d(3, one, 3, padding=1)))
+        self.layer1 = layer(one, depths[0])
         self.skip1 = nn.Conv2d(two, one, 1)
         self.downsample1 = downsample(one)
-        self.layer2 = Layer(two, depths[1])
+        self.layer2 = layer(two, depths[1])
         self.skip2 = nn.Conv2d(four, two, 1)
         self.downsample2 = downsample(two)
-        self.layer3 = Layer(four, depths[2])
+        self.layer3 = layer(four, depths[2])
         self.upsample3 = upsample(four)
-        self.layer8 = Layer(two, depths[3])
+        self.layer8 = layer(two, depths[3])
         self.upsample4 = upsample(two)
-        self.layer9 = Layer(one, depths[4])
-        self.patch_unembed = Projection(nn.Sequential(nn.Conv2d(one, 3, 3, padding=1)))
+        self.layer9 = layer(one, depths[4])
+        self.patch_unembed = named_sequential('proj', nn.Conv2d(one, 3, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
         full = self.layer1(self.patch_embed(x))  # (B, C, H, W)

@@ -279,10 +279,8 @@ class Derainer:
                     torch.cuda.empty_cache()
 
     def _derained(self, image: np.ndarray, bgr: bool, call: Call, tile: int | None) -> np.ndarray:
-        in_rows = (
-            tile and call.ensemble == 1 and tile <= min(image.shape[:2]) and not getattr(self.net, 'fixed_size', 0)
-        )
-        if tile and in_rows:
+        fixed = getattr(self.net, 'fixed_size', None)
+        if tile and call.ensemble == 1 and tile <= min(image.shape[:2]) and not fixed:
             return self._in_rows_of_tiles(image, bgr, call, tile)
         rgb, alpha = to_rgb(image, bgr)
         rain = torch.from_numpy(rgb.transpose(2, 0, 1)[None])

@@ -8,11 +8,11 @@ import torch
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor
 
+from ddsa_arch.archs.blocks import precision
 from ddsa_arch.losses.outputs import OutputsLoss, check_choice
 from ddsa_arch.registration import register
 
 KINDS = ('parts', 'modulus')
-HALF_PRECISION = (torch.float16, torch.bfloat16)
 
 
 @register(LOSS_REGISTRY)
@@ -50,10 +50,5 @@ class FFTLoss(OutputsLoss):
         self.kind = kind
 
     def distance(self, output: Tensor, target: Tensor) -> Tensor:
-        spectrum = torch.fft.fft2(_at_least_float32(output) - _at_least_float32(target))
+        spectrum = torch.fft.fft2(precision.full_precision(output) - precision.full_precision(target))
         return (spectrum if self.kind == 'modulus' else torch.view_as_real(spectrum)).abs().mean()
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    """Turn 16 bits into float32; transforms in half precision overflow, and take few sizes."""
-    return x.float() if x.dtype in HALF_PRECISION else x
