@@ -10,8 +10,7 @@ import re
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -32,6 +31,7 @@ from ddsa_arch.inference.exported import is_exported, is_onnx
 from ddsa_arch.inference.loading import AUTO, BUILT_IN
 from ddsa_arch.inference.plan import COMPARED, FORMATS, Job, plan, told_left_alone
 from ddsa_arch.inference.videos import derain_video
+from ddsa_arch.machine.beside import reading_ahead
 from ddsa_arch.machine.process import detect_launcher, keep_freed_memory, process_group, torch_settings
 from ddsa_arch.models.gathering import gather, interleave
 from ddsa_arch.ops.figures import side_by_side
@@ -40,7 +40,7 @@ from ddsa_arch.options.loading import import_modules
 from ddsa_arch.runners.export import SIZES, export
 
 EXIT_FAILED = 1  # some files were not derained, or are not whole
-READ_AHEAD = 2  # images
+READ_AHEAD = 1  # images, while another one is derained
 LONGEST_WAIT = 7 * 24 * 60.0  # minutes for which a process that is done waits for the others
 BAR = '{l_bar}{bar}| {n:.3g}/{total_fmt} files [{elapsed}<{remaining}, {rate_fmt}]'  # n has parts of a large image
 ENSEMBLE_HELP = (
@@ -121,14 +121,19 @@ def _derain_jobs(
     derainer = derainer if isinstance(derainer, Derainer) else derainer()
     quiet = True if shard[0] else None  # None: where there is no terminal
     # smoothed more than by default, as parts of an image come in bursts
-    with tqdm(total=len(jobs), disable=quiet, unit='file', bar_format=BAR, smoothing=0.02) as bar:
-        for count, (job, read) in enumerate(_read_ahead(jobs)):
+    with (
+        tqdm(total=len(jobs), disable=quiet, unit='file', bar_format=BAR, smoothing=0.02) as bar,
+        reading_ahead(map(_read, jobs), READ_AHEAD) as photos,
+    ):
+        for count, (job, photo) in enumerate(zip(jobs, photos, strict=False)):
             try:
-                if read is None:
+                if photo is None:
                     notes = _derain_video(derainer, job, report, pictures, quiet, steady)
+                elif isinstance(photo, Exception):
+                    raise photo
                 else:
                     progress = functools.partial(_advance, bar, count)
-                    notes = _derain_photo(derainer, job, read.result(), pictures, progress)
+                    notes = _derain_photo(derainer, job, photo, pictures, progress)
             except (InputError, OSError) as error:
                 report.failed.append((job.source, _reason(error, job)))
             else:
@@ -144,15 +149,12 @@ def _advance(bar: tqdm, files: int, part: float = 0.0) -> None:
     bar.update(files + part - bar.n)
 
 
-def _read_ahead(jobs: Sequence[Job]) -> Iterator[tuple[Job, Future[Photo] | None]]:
-    """Yield the jobs with their photos; the next photos are read while one is derained."""
-    with ThreadPoolExecutor(1) as pool:
-        reads = [None if job.is_video else pool.submit(read_photo, job.source) for job in jobs[:READ_AHEAD]]
-        for index, job in enumerate(jobs):
-            yield job, reads.pop(0)
-            if index + READ_AHEAD < len(jobs):
-                following = jobs[index + READ_AHEAD]
-                reads.append(None if following.is_video else pool.submit(read_photo, following.source))
+def _read(job: Job) -> Photo | InputError | OSError | None:
+    """Return the photo of a job, or why it cannot be read; None for a video."""
+    try:
+        return None if job.is_video else read_photo(job.source)
+    except (InputError, OSError) as error:
+        return error
 
 
 def _derain_photo(

@@ -166,7 +166,9 @@ def _check_room(pairs: Pairs, folder: Path) -> None:
 
 
 @dataclass
-class _Loaded:
+class LoadedPair:
+    """The files of a pair that could be read, their shapes (H, W, C), and a sentence for each thing that is wrong."""
+
     data: list[bytes]
     shapes: list[tuple[int, int, int]]
     problems: list[str]
@@ -184,19 +186,19 @@ class _Loaded:
 
 def _load_ahead(
     pairs: Pairs, writers: Sequence[StoreWriter], progress: Callable[[Iterable], Iterable]
-) -> Generator[_Loaded, None, None]:
+) -> Generator[LoadedPair, None, None]:
     """Read and check the pairs on all cores, in order, a bounded number ahead of the writer."""
 
     first = {pairs.target_of(stem): stem for stem in reversed(pairs.inputs)}
 
-    def load(stem: str) -> _Loaded:
+    def load(stem: str) -> LoadedPair:
         target = pairs.target_of(stem)
         files = (pairs.inputs[stem], pairs.targets[target]) if first[target] == stem else (pairs.inputs[stem],)
-        return _load(stem, target, files, writers)
+        return load_pair(stem, target, files, writers)
 
     workers = os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
-        waiting: list[Future[_Loaded]] = []
+        waiting: list[Future[LoadedPair]] = []
         stems = list(pairs.inputs)
         upcoming = iter(stems)
         for _ in progress(stems):
@@ -213,7 +215,7 @@ class _CleanImages:
         self.shapes: dict[str, tuple[int, int, int] | None] = {}  # of all that were read; None for a broken one
         self.waiting: dict[str, tuple[bytes, tuple[int, int, int]]] = {}  # read, and not stored yet
 
-    def complete(self, stem: str, loaded: _Loaded) -> None:
+    def complete(self, stem: str, loaded: LoadedPair) -> None:
         """Keep the clean image that was loaded with a rainy one, or compare the latter with the one kept."""
         target = self.pairs.target_of(stem)
         if target not in self.shapes:
@@ -232,9 +234,9 @@ class _CleanImages:
         return self.waiting.pop(target, None)
 
 
-def _load(stem: str, target: str, files: Sequence[ImageFile], writers: Sequence[StoreWriter] = ()) -> _Loaded:
+def load_pair(stem: str, target: str, files: Sequence[ImageFile], writers: Sequence[StoreWriter] = ()) -> LoadedPair:
     """Read and check a rainy image and, if it is among the files, its clean one."""
-    loaded = _Loaded([], [], [])
+    loaded = LoadedPair([], [], [])
     for place, file in enumerate(files):
         writer = writers[place] if writers else None
         try:
@@ -258,4 +260,4 @@ def _load(stem: str, target: str, files: Sequence[ImageFile], writers: Sequence[
 
 def pair_is_usable(stem: str, input_file: ImageFile, target_file: ImageFile) -> bool:
     """Whether both images of a pair decode and have one size."""
-    return not _load(stem, stem, (input_file, target_file)).problems
+    return not load_pair(stem, stem, (input_file, target_file)).problems

@@ -12,6 +12,7 @@ from ddsa_arch.files.images import ImageFile, ZippedImage, byte_size, decode_ima
 from ddsa_arch.files.lmdb_store import META_NAME, read_entries, read_value, stored_keys, value_sizes
 from ddsa_arch.files.matching import Pairs
 from ddsa_arch.files.name_rules import AUTO, match_names
+from ddsa_arch.sets.pair_stores import load_pair
 
 
 def store_problems(path: str | Path, progress: Callable[[Iterable], Iterable] = iter) -> list[str]:
@@ -99,21 +100,11 @@ def file_problems(pairs: Pairs, progress: Callable[[Iterable], Iterable] = iter)
     equal: list[str] = []
 
     def check(key: str) -> list[str]:
-        shapes, contents = [], []
-        for file in (pairs.inputs[key], pairs.targets[pairs.target_of(key)]):
-            try:
-                contents.append(file.read_bytes())
-                shapes.append(decode_image(contents[-1], str(file)).shape)
-            except OSError as error:
-                return [f'{file}: cannot be read ({error.strerror or error})']
-            except InputError as error:
-                return [str(error)]
-        if contents[0] == contents[1]:
+        target = pairs.target_of(key)
+        loaded = load_pair(key, target, (pairs.inputs[key], pairs.targets[target]))
+        if len(loaded.data) == 2 and loaded.data[0] == loaded.data[1]:
             equal.append(key)
-        if shapes[0] == shapes[1]:
-            return []
-        sizes = ' and '.join(f'{width} x {height}' for height, width, _ in shapes)
-        return [f'{key!r}: input and target have unequal sizes, {sizes}']
+        return loaded.problems
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         told = [problem for found in progress(pool.map(check, pairs.inputs)) for problem in found]
