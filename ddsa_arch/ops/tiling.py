@@ -70,15 +70,8 @@ def process_tiles(
         raise ValueError(f'an image of {width} x {height} is smaller than a tile of {size}; pad it first')
     if not 0 <= overlap < size:
         raise ValueError(f'overlap {overlap} is outside 0 to {size - 1} for tiles of {size}')
-    window = tile_weight(size, weight, x.dtype).to(x.device)
-    total, weights = torch.zeros_like(x), x.new_zeros(height, width)
-    for top in tile_starts(height, size, size - overlap):
-        for left in tile_starts(width, size, size - overlap):
-            rows, columns = slice(top, top + size), slice(left, left + size)
-            counted = window * (weights[rows, columns] == 0) if weight == 'first' else window
-            total[..., rows, columns] += run(x[..., rows, columns]) * counted
-            weights[rows, columns] += counted
-    return total / weights
+    rows = tile_rows(run, lambda top, bottom: x[..., top:bottom, :], height, width, size, overlap, weight)
+    return torch.cat([done for _, done in rows], dim=-2)
 
 
 def tile_rows(
@@ -90,7 +83,7 @@ def tile_rows(
     overlap: int = 0,
     weight: str = 'uniform',
 ) -> Iterator[tuple[int, Tensor]]:
-    """Do what ``process_tiles`` does, with equal numbers, in the memory of one row of tiles.
+    """Do what ``process_tiles`` does in the memory of one row of tiles.
 
     Args:
         run: see ``process_tiles``.
@@ -101,17 +94,17 @@ def tile_rows(
     Yields:
         The first of some rows that are done, and these rows, ``(B, C, rows, width)``, from the top down.
     """
-    window = tile_weight(size, weight)
     starts = tile_starts(height, size, size - overlap)
-    total, weights = torch.empty(0), torch.zeros(size, width)
     for top, following in zip(starts, [*starts[1:], height], strict=True):
         band = read(top, top + size)
-        if not total.numel():
-            total = torch.zeros_like(band)
+        if top == 0:
+            window = tile_weight(size, weight, band.dtype).to(band.device)
+            total, weights = torch.zeros_like(band), band.new_zeros(size, width)
         for left in tile_starts(width, size, size - overlap):
             columns = slice(left, left + size)
-            total[..., columns] += run(band[..., columns]) * window
-            weights[:, columns] += window
+            counted = window * (weights[:, columns] == 0) if weight == 'first' else window
+            total[..., columns] += run(band[..., columns]) * counted
+            weights[:, columns] += counted
         done = following - top
         yield top, total[..., :done, :] / weights[:done]
         for sums in (total, weights):
