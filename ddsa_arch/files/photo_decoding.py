@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from tifffile import TiffFileError
 
 from ddsa_arch.errors import InputError
-from ddsa_arch.files import netpbm, pngs
+from ddsa_arch.files import jpeg_xl, netpbm, pngs
 from ddsa_arch.files.decoded_size import check_memory
 from ddsa_arch.files.photo_metadata import pillow_metadata, without_orientation
 from ddsa_arch.files.pillow_images import DEEPER, GREY_16, opened, pixels_of, plain_mode
@@ -204,10 +204,12 @@ def _pixels(image: Image.Image, data: bytes, metadata: dict[str, Any]) -> tuple[
 
 
 def _told_bits(image: Image.Image, data: bytes) -> int:
-    """Return the bits of a channel that JPEG 2000, AVIF or HEIC tells of, 8 for other formats."""
+    """Return the bits of a channel that JPEG 2000, JPEG XL, AVIF or HEIC tells of, 8 for other formats."""
     if image.format == 'JPEG2000':
         at = data.find(SIZE_MARKER)
         return (data[at + 42] & 0x7F) + 1 if 0 <= at < len(data) - 42 else 8
+    if image.format == 'JXL':
+        return jpeg_xl.bits_of(data)
     if image.format == 'HEIF':
         return int(image.info.get('bit_depth') or 8)
     if image.format == 'AVIF' and (at := data.find(b'pixi')) > 0:
