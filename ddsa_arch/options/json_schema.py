@@ -19,7 +19,18 @@ from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
 from ddsa_arch.options.loading import LOADER_KEYS, YAML_SWITCHES
 from ddsa_arch.options.parts import PART_SOURCES, argument_range, part_parameters, wanted_types
 from ddsa_arch.options.reading import BASE, DELETE
-from ddsa_arch.options.schema import CHOICES, DATASET, OPTIONS, REQUIRED, Key, Named, Part, Range, Section
+from ddsa_arch.options.schema import (
+    CHOICES,
+    DATASET,
+    OPTIONS,
+    PART_OF_MIXTURE,
+    REQUIRED,
+    Key,
+    Named,
+    Part,
+    Range,
+    Section,
+)
 
 DRAFT = 'http://json-schema.org/draft-07/schema#'
 PACKAGES = ('basicsr', 'mmengine', 'torch')  # whose parts and arguments the schema lists
@@ -73,7 +84,12 @@ def _root() -> Schema:
             {'if': {'not': {'required': [BASE]}}, 'then': complete},
             {'if': {'not': {'required': ['imports']}}, 'then': _registered(OPTIONS)},
         ],
-        'definitions': {'dataset': _dataset()} | _parts(),
+        'definitions': {
+            'dataset': _dataset(DATASET),
+            'part_of_mixture': _dataset(PART_OF_MIXTURE),
+            'listed_part_of_mixture': _dataset(PART_OF_MIXTURE | DATASET) | {'required': ['name']},
+        }
+        | _parts(),
     }
 
 
@@ -125,20 +141,32 @@ def _typed(types: list[str], numbers: Range = Range()) -> Schema:  # noqa: B008 
 
 def _named(named: Named) -> Schema:
     reference = named.content.registry if isinstance(named.content, Part) else 'dataset'
-    return _inheriting(
+    properties: Schema = {}
+    if named.content is DATASET:
+        properties['train'] = _or_list({'$ref': '#/definitions/dataset'})
+    if named.content is PART_OF_MIXTURE:
+        reference = 'part_of_mixture'
+    schema = _inheriting(
         {
             'description': named.doc,
             'type': ['object', 'null'],
-            'properties': {},
-            'patternProperties': {_pattern(named): {'$ref': f'#/definitions/{reference}'}},
+            'properties': properties,
+            'patternProperties': {_pattern(named, *properties): {'$ref': f'#/definitions/{reference}'}},
             'additionalProperties': False,
         },
         named,
     )
+    return {'description': named.doc} | _or_list(schema) if named.content is PART_OF_MIXTURE else schema
 
 
-def _pattern(named: Named) -> str:
-    return f'^(?!{DELETE}$)({named.pattern})$'
+def _or_list(schema: Schema) -> Schema:
+    """The sets of a mixture: a section, or a list of sets that say their names."""
+    listed = {'items': {'$ref': '#/definitions/listed_part_of_mixture'}}
+    return {'if': {'type': 'array'}, 'then': listed, 'else': schema}
+
+
+def _pattern(named: Named, *but: str) -> str:
+    return f'^(?!({"|".join([DELETE, *but])})$)({named.pattern})$'
 
 
 def _inheriting(schema: Schema, entry: Any) -> Schema:
@@ -151,10 +179,11 @@ def _inheriting(schema: Schema, entry: Any) -> Schema:
     return schema
 
 
-def _dataset() -> Schema:
+def _dataset(section_of: Section) -> Schema:
+    """An image set by itself, or one of a mixture, which has a weight and no keys of loaders."""
     ours = [name for name, kind in DATASET_REGISTRY if kind.__module__.startswith(f'{OWN}.')]
-    entries = {name: _entry(entry) for name, entry in DATASET.items()}
-    common = {name: entries[name] for name in (*LOADER_KEYS, 'type')}
+    entries = {name: _entry(entry) for name, entry in section_of.items()}
+    common = {name: entries[name] for name in (*LOADER_KEYS, 'type') if name in entries}
     common['type'] = {k: v for k, v in common['type'].items() if k not in ('type', 'pattern')} | _names(ours)
     others = {name: True if name in common else entry for name, entry in entries.items()}
     section: Schema = {'type': ['object', 'null'], 'properties': common}
@@ -164,7 +193,7 @@ def _dataset() -> Schema:
             'then': {'properties': others | {DELETE: True}, 'additionalProperties': False},
         }
     ]
-    return _inheriting(section, DATASET)
+    return _inheriting(section, section_of)
 
 
 # --- parts -------------------------------------------------------------------------------------------------

@@ -115,12 +115,17 @@ def _as_mixture(options: dict[str, Any]) -> dict[str, Any]:
     return {**options, 'datasets': {**datasets, 'train': {**mixture, 'sets': named}}}
 
 
-def _check_kind(options: Mapping[str, Any]) -> None:
-    """Tell who gives the file of a test to the training which command takes it."""
+def is_of_training(options: Mapping[str, Any]) -> bool:
+    """Whether an option file is that of a training: one of test sets alone is not, whatever it inherits."""
     datasets = options.get('datasets')
     phases = {str(phase).split('_')[0] for phase in datasets} if isinstance(datasets, Mapping) else set()
-    if 'train' not in options and 'train' not in phases and 'test' in phases:
-        raise InputError('train is missing: this is the option file of a test; `ddsa test -opt FILE` takes it')
+    return 'train' in phases or ('train' in options and 'test' not in phases)
+
+
+def _check_kind(options: Mapping[str, Any]) -> None:
+    """Tell who gives the file of a test to the training which command takes it."""
+    if options.get('datasets') and not is_of_training(options):
+        raise InputError('datasets.train is missing: this is the option file of a test; `ddsa test -opt FILE` takes it')
 
 
 def check_network(network_g: Any) -> dict[str, Any]:

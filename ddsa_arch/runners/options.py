@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ddsa_arch.options.finding import copy_shipped, described, shipped_names
 from ddsa_arch.options.json_schema import json_schema
-from ddsa_arch.options.loading import load_options, to_yaml
+from ddsa_arch.options.loading import is_of_training, load_options, to_yaml
 from ddsa_arch.options.reading import read_options
 from ddsa_arch.options.reference import reference
 
@@ -37,8 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.command == 'copy':
         print(copy_shipped(args.name, args.out))
         return 0
-    is_train = 'train' in read_options(args.file)
-    print(to_yaml(load_options(args.file, is_train, args.force_yml)), end='')
+    options = read_options(args.file)
+    print(to_yaml(load_options(args.file, is_of_training(options), args.force_yml)), end='')
     return 0
 
 

@@ -46,7 +46,7 @@ def test_every_option_file_is_valid(path):
 
 @pytest.mark.parametrize('path', FILES, ids=lambda p: f'{p.parent.name}/{p.stem}')
 def test_every_resolved_option_file_is_valid(path):
-    resolved = to_yaml(load_options(path, path.parent.name == 'train'))
+    resolved = to_yaml(load_options(path, 'train' in path.relative_to(OPTIONS).parts))
     assert '_base_' not in resolved
     assert errors(resolved) == []
 
@@ -55,9 +55,13 @@ def test_every_resolved_option_file_is_valid(path):
     'text',
     [
         WHOLE,
+        WHOLE.replace('train: {name: a, dataroot_lq: a}', 'train: [{name: a, dataroot_lq: a}, {name: b}]'),
         '_base_: [./a.yml, ./b.yml]',
         '_base_: a.yml\ntrain: {optim_g: {lr: 1e-4}, total_iter: 3e5, ema_decay: 0}',
         '_base_: a.yml\ntrain: {amp: off}',
+        '_base_: a.yml\ndatasets: {train: [{name: a, weight: 2, gt_size: 64, batch_size_per_gpu: 2}, {name: b}]}',
+        '_base_: a.yml\ndatasets: {train: {type: MixtureDataset, sets: {a: {weight: 2}, b: {}}}}',
+        '_base_: a.yml\ndatasets: {train: {type: MixtureDataset, sets: [{name: a, weight: 2}, {name: b}]}}',
         '_base_: a.yml\ntrain: {amp: "{{$PRECISION:bf16}}", pixel_opt: ~, grad_clip: ~}',
         '_base_: a.yml\ndatasets: {val: ~, train: {dataroot_lq: "{{$DDSA_DATA:datasets}}/a.lmdb"}}',
         '_base_: a.yml\ndatasets: {_delete_: true, test_1: {name: x, dataroot_lq: y}}',
@@ -80,6 +84,11 @@ def test_what_the_loader_takes_is_valid(text):
     ('text', 'place'),
     [
         ('trian: {}', ''),
+        ('datasets: {train: {type: MixtureDataset, sets: {a: {weigth: 2}}}}', 'datasets.train.sets.a'),
+        ('datasets: {train: {type: MixtureDataset, sets: {a: {weight: -2}}}}', 'datasets.train.sets.a.weight'),
+        ('datasets: {train: {type: MixtureDataset, sets: {a: {num_worker_per_gpu: 2}}}}', 'datasets.train.sets.a'),
+        ('datasets: {train: [{weight: 2}]}', 'datasets.train.0'),
+        ('datasets: {train: {weight: 2}}', 'datasets.train'),
         ('train: {total_iters: 5}', 'train'),
         ('train: {total_iter: many}', 'train.total_iter'),
         ('train: {total_iter: 0}', 'train.total_iter'),

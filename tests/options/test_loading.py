@@ -40,7 +40,10 @@ def is_for_training(path):
 def test_every_option_file_is_valid_and_its_network_can_be_built(path):
     options = load_options(path, is_for_training(path))
     net = build_network(options['network_g'], 'meta')
-    assert options['name'] == path.stem + ('_equal_budget' if path.parent.name == 'equal_budget' else '')
+    if path.parent.name == 'cpu_study' or path.stem == 'cpu_study':
+        assert options['name'] == f'cpu_study_{"DDSANet" if path.stem == "cpu_study" else path.stem}'
+    else:
+        assert options['name'] == path.stem + ('_equal_budget' if path.parent.name == 'equal_budget' else '')
     if path.stem in PARAMETERS:
         assert sum(p.numel() for p in net.parameters()) == PARAMETERS[path.stem]
 
