@@ -27,6 +27,10 @@ STORAGES = {
     'ShortStorage': torch.int16, 'CharStorage': torch.int8, 'ByteStorage': torch.uint8, 'BoolStorage': torch.bool,
     'ComplexFloatStorage': torch.complex64, 'ComplexDoubleStorage': torch.complex128, 'UntypedStorage': torch.uint8,
 }  # fmt: skip
+ARRAYS = {
+    'f8': torch.float64, 'f4': torch.float32, 'f2': torch.float16, 'i8': torch.int64, 'i4': torch.int32,
+    'i2': torch.int16, 'i1': torch.int8, 'u1': torch.uint8, 'b1': torch.bool,
+}  # fmt: skip
 CONTAINERS: dict[str, type] = {'set': set, 'frozenset': frozenset, 'list': list, 'tuple': tuple, 'dict': dict}
 
 
@@ -56,6 +60,32 @@ class Stranger:
 
     def add(self, _: Any) -> None:
         """Drop an element."""
+
+
+class _Array(Stranger):
+    """An array of numpy, which pickles build in two steps."""
+
+    def tensor(self) -> Tensor | None:
+        """Return it as a tensor; None for one that is no plain array of numbers."""
+        if not isinstance(self.state, tuple) or len(self.state) != 5:
+            return None
+        _, shape, kind, by_columns, raw = self.state
+        if not isinstance(kind, _Kind) or not isinstance(shape, tuple) or not isinstance(raw, bytes):
+            return None
+        letters = kind.letters
+        if letters not in ARRAYS or kind.state[1:2] not in (('<',), ('|',)):
+            return None
+        numbers = _numbers(raw, ARRAYS[letters])
+        if by_columns:
+            return numbers.reshape(shape[::-1]).permute(*range(len(shape))[::-1]).contiguous()
+        return numbers.reshape(shape)
+
+
+class _Kind(Stranger):
+    """A dtype of numpy, such as f4."""
+
+    def __init__(self, letters: Any = '', *_: Any) -> None:
+        self.letters, self.state = letters, ()
 
 
 def read_torch_zip(data: bytes) -> Any:
@@ -136,7 +166,9 @@ def _plain(content: Any, done: dict[int, Any], depth: int) -> Any:
     if id(content) in done:
         return done[id(content)]
     result: Any = None
-    if isinstance(content, Stranger):
+    if isinstance(content, _Array):
+        result = content.tensor()
+    elif isinstance(content, Stranger):
         state: dict[str, Tensor] = {}
         result = state if _collect(content, '', state, depth) else None
     elif isinstance(content, dict):
@@ -222,7 +254,17 @@ def _names() -> dict[str, Any]:
     def with_attributes(function: Any, _: Any, arguments: Any, *__: Any) -> Any:
         return function(*arguments)
 
+    def as_bytes(text: Any, *_: Any) -> Any:
+        return text.encode('latin1') if isinstance(text, str) else Stranger()
+
+    def array(*_: Any) -> _Array:
+        return _Array()
+
     return {
+        '_codecs.encode': as_bytes,
+        'numpy.core.multiarray._reconstruct': array,
+        'numpy._core.multiarray._reconstruct': array,
+        'numpy.dtype': _Kind,
         'collections.OrderedDict': collections.OrderedDict,
         'collections.defaultdict': lambda *_: {},
         'torch.Size': tuple,

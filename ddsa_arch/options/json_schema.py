@@ -87,7 +87,7 @@ def _root() -> Schema:
         'definitions': {
             'dataset': _dataset(DATASET),
             'part_of_mixture': _dataset(PART_OF_MIXTURE),
-            'listed_part_of_mixture': _dataset(PART_OF_MIXTURE | DATASET) | {'required': ['name']},
+            'listed_part_of_mixture': _dataset({**PART_OF_MIXTURE, **DATASET}) | {'required': ['name']},
         }
         | _parts(),
     }

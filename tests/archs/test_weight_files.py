@@ -78,6 +78,7 @@ WRAPPED = {
     'parameters': {
         name: nn.Parameter(value) if value.is_floating_point() else value for name, value in state().items()
     },
+    'arrays of numpy': {name: np.array(value.numpy(), order='F') for name, value in state().items()},
     'half': {name: value.half() if value.is_floating_point() else value for name, value in state().items()},
     'float64': {name: value.double() if value.is_floating_point() else value for name, value in state().items()},
 }
@@ -117,6 +118,20 @@ def test_every_kind_of_number_is_read_as_torch_reads_it(tmp_path, legacy):
         assert found[name].shape == value.shape
         one, other = (tensor.contiguous().flatten().view(torch.uint8) for tensor in (found[name], value))
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize('protocol', [2, 4])
+def test_arrays_of_numpy_are_read_by_their_numbers(tmp_path, protocol):
+    rng = np.random.default_rng(0)
+    arrays = {kind: (100 * rng.standard_normal((3, 5))).astype(kind) for kind in ('f8', 'f4', 'f2', 'i8', 'i4', 'i2')}
+    arrays |= {'by columns': np.asfortranarray(arrays['f4']), 'scalar': np.array(3.5), 'turned': arrays['f4'].T}
+    others = {'text': np.array(['x']), 'objects': np.array([None]), 'other order': arrays['f4'].astype('>f4')}
+    path = saved(tmp_path / 'w.pth', arrays | others | {'t': torch.ones(2)}, pickle_protocol=protocol)
+    found = read_weights(path).checkpoint
+    for name, value in arrays.items():
+        assert found[name].dtype == torch.from_numpy(value).dtype
+        np.testing.assert_array_equal(found[name].numpy(), value)
+    assert not any(isinstance(found[name], torch.Tensor) for name in others)
 
 
 # --- nothing runs ------------------------------------------------------------------------------------------
