@@ -47,6 +47,7 @@ setup(
         'ddsa_arch': [
             'CHANGELOG.md',
             'py.typed',
+            'archs/measured.csv',
             'archs/published.yml',
             'comparison/gallery/page/*',
             'demo/page.js',

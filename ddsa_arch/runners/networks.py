@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -12,6 +13,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from ddsa_arch.archs.cards import (
     AVERAGES,
     CARDS,
+    PUBLISHED,
     Card,
     describe_provenance,
     printed_digits,
@@ -24,9 +26,10 @@ from ddsa_arch.sets.benchmarks import TEST_SETS
 
 SIDE = 256  # of the image whose cost is counted, as papers have it
 COLUMNS = (
-    'method', 'network', 'year', 'parameters', 'conv MACs', 'all MACs', 'H, W', 'outputs', 'golden', 'published code',
-    'note',
+    'method', 'network', 'year', 'parameters', 'conv MACs', 'all MACs', 'time (s)', 'memory (MiB)', 'H, W', 'outputs',
+    'golden', 'published code', 'note',
 )  # fmt: skip
+MEASURED = PUBLISHED.with_name('measured.csv')  # by one run of ddsa benchmark
 PAGE_HEAD = """# Networks
 
 Written by `ddsa networks readme > ddsa_arch/archs/README.md`; edit `cards.py` and `published.yml` instead.
@@ -44,6 +47,9 @@ Multiply-adds for one 256 x 256 image in units of 10^9: of convolutions and line
 print, and of all products, those between features (attention) included. Norms, activations, Fourier transforms and
 resizing are left out. They are those of the networks as built; fast execution (`ddsa_arch.fast`) does a little less,
 for MSPFN less than half.
+*Time* and *memory*: of one such image in float32 as all commands run it, medians of three on {threads} cores
+({device}), all in one run of `ddsa benchmark all --threads {threads} --warmup 1 --repeats 3`, whose table is
+`measured.csv`; IDT in 9 overlapping tiles.
 *Golden*: outputs equal to those of the published code for the same weights, 1e-6 of their magnitude in float64.
 """
 SCORES_HEAD = """## Published scores
@@ -51,6 +57,13 @@ SCORES_HEAD = """## Published scores
 Copied, not measured here; every table with what its networks were trained on and how they were scored.
 The figures of `ddsa test` are in the project's README.
 """
+
+
+@cache
+def timed() -> dict[str, dict[str, str]]:
+    """Return the rows of ``measured.csv`` by the method's name."""
+    with MEASURED.open(encoding='utf-8', newline='') as file:
+        return {row['network']: row for row in csv.DictReader(file)}
 
 
 @cache
@@ -62,7 +75,7 @@ def measured(name: str) -> tuple[Complexity, int | None, int | None]:
 
 
 def rows() -> list[list[Any]]:
-    """Return a row for each card: name, network, year, parameters, costs, size, outputs, golden, licence, note."""
+    """Return a row for each card: name, network, year, parameters, costs, time, memory, size, outputs ..."""
     return [_row(card) for card in CARDS]
 
 
@@ -72,14 +85,21 @@ def _row(card: Card) -> list[Any]:
     size = f'{fixed} alone' if fixed else f'x {multiple}' if multiple and multiple > 1 else 'any'
     return [
         f'[{card.name}]({card.paper})', card.network, card.year, f'{cost.parameters:,}',
-        f'{cost.weighed_macs / 1e9:.2f}', f'{cost.macs / 1e9:.2f}', size, cost.outputs,
+        f'{cost.weighed_macs / 1e9:.2f}', f'{cost.macs / 1e9:.2f}', *_time_and_memory(card), size, cost.outputs,
         'yes' if card.golden else 'no', card.licence, card.note,
     ]  # fmt: skip
 
 
+def _time_and_memory(card: Card) -> list[str]:
+    row = timed().get(card.name)
+    return [f'{float(row["latency_ms"]) / 1000:.2f}', f'{float(row["peak_memory_mib"]):.0f}'] if row else ['', '']
+
+
 def page() -> str:
     """Return the text of archs/README.md."""
-    parts = [PAGE_HEAD, markdown_table(rows(), COLUMNS), '', SCORES_HEAD]
+    machine = next(iter(timed().values()))
+    head = PAGE_HEAD.format(threads=machine['threads'], device=machine['device_name'])
+    parts = [head, markdown_table(rows(), COLUMNS), '', SCORES_HEAD]
     for table in published_scores().values():
         sets, places = _sets(table), printed_digits(table)
         seen = '' if table['checked'] else ' Written down from memory, not checked again.'
@@ -139,5 +159,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.what == 'readme':
         print(page(), end='')
     else:
-        print(markdown_table([[card.name, *row[1:9]] for card, row in zip(CARDS, rows(), strict=True)], COLUMNS[:9]))
+        print(markdown_table([[card.name, *row[1:11]] for card, row in zip(CARDS, rows(), strict=True)], COLUMNS[:11]))
     return 0

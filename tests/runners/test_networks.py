@@ -5,7 +5,7 @@ import pytest
 
 from ddsa_arch.archs.cards import CARDS, published_averages, published_scores
 from ddsa_arch.runners.cli import main
-from ddsa_arch.runners.networks import measured, page, rows
+from ddsa_arch.runners.networks import measured, page, rows, timed
 
 BLOCKS = {'SFHformer-s': (4, 4, 4), 'SFHformer-m': (8, 8, 8), 'SFHformer-l': (12, 12, 10)}  # of each level
 FIVE = ('Test100', 'Rain100H', 'Rain100L', 'Test2800', 'Test1200')
@@ -54,13 +54,20 @@ def test_the_command_lists_every_network_and_the_page_about_them_is_current(repo
     assert capsys.readouterr().out == page() == stored
 
 
+def test_time_and_memory_of_all_networks_are_of_one_run():
+    runs = {(row['device_name'], row['threads'], row['size'], row['dtype'], row['mode']) for row in timed().values()}
+    assert len(runs) == 1
+    assert list(timed()) == [card.name for card in CARDS]
+    assert all(float(row['latency_ms']) > 0 and float(row['peak_memory_mib']) > 0 for row in timed().values())
+
+
 def test_the_golden_files_of_the_cards_are_there_and_all_used(repository):
     files = {path.stem for path in (repository / 'tests' / 'archs' / 'golden').glob('*.npz')}
     named = {name for card in CARDS for name in card.golden}
     assert named <= files
     variants = {'rescan_gru_add', 'rescan_lstm_full', 'rescan_rnn_full', 'rescan_conv_full'}
     assert files - named == variants | {'didmdn_residual', 'didmdn_classifier'}
-    assert [row[8] for row in rows()] == ['yes' if card.golden else 'no' for card in CARDS]
+    assert [row[10] for row in rows()] == ['yes' if card.golden else 'no' for card in CARDS]
 
 
 @pytest.mark.parametrize(
