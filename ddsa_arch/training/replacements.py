@@ -30,6 +30,10 @@ IN_TRAIN = (
 IN_TEST = ('parse_options', 'build_dataset', 'get_root_logger')
 
 
+def _is_true_here(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith('Multiple validation datasets are *only* supported')
+
+
 class Replacements:
     """The functions that take the place of BasicSR's, under BasicSR's names, for one run.
 
@@ -54,8 +58,13 @@ class Replacements:
     def get_root_logger(
         self, logger_name: str = 'basicsr', log_level: int = logging.INFO, log_file: str | None = None
     ) -> logging.Logger:
-        """Let a log that cannot be written, as on a full disk, end the run; logging would print a traceback a line."""
+        """Let a log that cannot be written, as on a full disk, end the run; logging would print a traceback a line.
+
+        What BasicSR says of several validation sets at each of them is left out: it holds for models of its own.
+        """
         logger = get_root_logger(logger_name, log_level, log_file)
+        if _is_true_here not in logger.filters:
+            logger.addFilter(_is_true_here)
         for handler in logger.handlers:
             if isinstance(handler, logging.FileHandler):
                 setattr(handler, 'handleError', _raise)  # noqa: B010 (mypy takes no other method)

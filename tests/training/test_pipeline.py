@@ -46,6 +46,13 @@ def test_training_leaves_weights_states_scores_options_and_a_log(trained):
     assert (network['type'], network['dim']) == ('DDSANet', 8)
 
 
+def test_several_validation_sets_are_scored_and_nothing_untrue_is_said_of_them(write_options, pairs):
+    second = {'name': 'second', 'dataroot_lq': str(pairs / 'input'), 'dataroot_gt': str(pairs / 'target')}
+    folder = train(write_options('train', **{'datasets:val_2': second, 'train:total_iter': 4, 'val:val_freq': 4}))
+    assert [r['set'] for r in rows(folder / 'validation' / 'summary.csv')] == ['held_out', 'second', 'Average']
+    assert 'Multiple validation datasets' not in next(folder.glob('*.log')).read_text(encoding='utf-8')
+
+
 def test_training_lowers_the_loss(write_options):
     options = write_options('train', **{'train:total_iter': 60, 'logger:save_checkpoint_freq': 100, 'val:val_freq': 100,
                                         'train:scheduler': None, 'train:ema_decay': 0})  # fmt: skip
