@@ -34,7 +34,7 @@ class RenderedRainDataset(SeededPatches):
             from, see ``ops.rain_scenes.SceneRanges``.
         drawn_share: share of samples with drawn streaks where there are streak layers too.
         rainless_share: share of samples whose input is their target, so that a network learns to leave things alone.
-        structures_share: share of samples with bright structures in input and target: fences, poles, bars, joints.
+        structures_share: share of samples with bright structures on both sides: fences, lattices, poles, bars, joints.
         gt_size, use_hflip, use_vflip, cache_images, exclude_keys, seed, phase: as PairedRainDataset's.
 
     Raises:

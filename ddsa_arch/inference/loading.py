@@ -15,7 +15,7 @@ from ddsa_arch.archs.weights import WeightFile, load_weights, read_weights
 from ddsa_arch.errors import InputError, did_you_mean
 from ddsa_arch.inference.exported import is_exported, load_exported
 
-BUILT_IN = Path(__file__).resolve().parents[1] / 'weights' / 'ddsanet_tiny.safetensors'
+BUILT_IN = Path(__file__).resolve().parents[1] / 'weights' / 'ddsanet_mixture.safetensors'
 AUTO = 'auto'
 
 

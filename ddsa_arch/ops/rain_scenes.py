@@ -4,7 +4,7 @@
 
 as in ``ops.rain``, with a depth d in [0, 1] that varies smoothly over the image instead of being the same everywhere.
 Scenes are drawn from ranges, one draw for each sample. Structures are bright lines that no rain made: they are drawn
-into the clean image, so that a network learns to keep fences, poles, window bars and the joints of bricks.
+into the clean image, so that a network learns to keep fences, lattices, poles, window bars and the joints of bricks.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def smooth_depth(height: int, width: int, rng: np.random.Generator) -> np.ndarra
 
 
 def draw_structures(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Draw bright structures on a copy of a photo: a fence, poles, the bars of a window, or the joints of a wall.
+    """Draw bright structures on a copy of a photo: a fence, a lattice, poles, bars of a window, or joints of a wall.
 
     Their edges are as soft as those of a photo, and light and grain vary along them.
 
@@ -144,9 +144,14 @@ def draw_structures(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         rng: the only source of chance.
     """
     height, width = image.shape[:2]
-    kind = rng.choice(['fence', 'poles', 'window', 'wall'])
+    kind = rng.choice(['fence', 'lattice', 'poles', 'window', 'wall'])
     thick = max(1, round(rng.uniform(1, 6)))
-    mask = _wall(height, width, thick, rng) if kind == 'wall' else _bars(height, width, kind, thick, rng)
+    if kind == 'wall':
+        mask = _wall(height, width, thick, rng)
+    elif kind == 'lattice':
+        mask = _lattice(height, width, thick, rng)
+    else:
+        mask = _bars(height, width, kind, thick, rng)
     mask = cv2.GaussianBlur(mask.astype(np.float32) / 255, (0, 0), float(rng.uniform(0.4, 1.0)))
     background = image.astype(np.float32)
     if kind == 'wall':  # of bricks, which have less texture than most photos
@@ -173,6 +178,21 @@ def _bars(height: int, width: int, kind: str, thick: int, rng: np.random.Generat
     if kind != 'poles':
         for y in rng.random(2 if kind == 'fence' else count) * height:
             _line(mask, (0, y), (width, y - lean * width), thick)
+    return mask
+
+
+def _lattice(height: int, width: int, thick: int, rng: np.random.Generator) -> np.ndarray:
+    """Return where two sets of parallel lines are, as in a grille or a trellis at any angle, likewise."""
+    mask = np.zeros((height, width), np.uint8)
+    gap = rng.uniform(5, 30)
+    thick = max(1, min(thick, int(gap / 3)))
+    reach = np.hypot(height, width)
+    first = rng.uniform(0, np.pi)
+    for angle in (first, first + np.pi / 2 + rng.normal(0, 0.2)):
+        along, across = np.array([np.cos(angle), np.sin(angle)]), np.array([-np.sin(angle), np.cos(angle)])
+        for place in np.arange(-reach / 2, reach / 2, gap) + rng.uniform(0, gap):
+            middle = np.array([width / 2, height / 2]) + place * across
+            _line(mask, middle - reach * along, middle + reach * along, thick)
     return mask
 
 

@@ -164,7 +164,7 @@ DATASET: Section = {
     'jpeg_quality': Key(list, None, 'JPEG quality of images with rendered rain, drawn from [LOW, HIGH].'),
     'drawn_share': Key(float, None, 'Share of samples with drawn streaks where there are streak layers.', minimum=0),
     'rainless_share': Key(float, None, 'Share of rendered samples without rain: input = target.', minimum=0),
-    'structures_share': Key(float, None, 'Share of rendered samples with fences, poles, bars, joints.', minimum=0),
+    'structures_share': Key(float, None, 'Share of samples with fences, lattices, poles, bars, joints.', minimum=0),
     'style': Key(str, 'light', 'Of rendered rain.', choices=('light', 'heavy')),
     'io_backend': {
         'type': Key(str, None, 'As BasicSR names it; told from the data roots when absent.', choices=('disk', 'lmdb')),
