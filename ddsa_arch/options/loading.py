@@ -116,15 +116,19 @@ def _as_mixture(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_of_training(options: Mapping[str, Any]) -> bool:
-    """Whether an option file is that of a training: one of test sets alone is not, whatever it inherits."""
-    datasets = options.get('datasets')
-    phases = {str(phase).split('_')[0] for phase in datasets} if isinstance(datasets, Mapping) else set()
+    """Whether an option file is that of a training: one of test sets is not, whatever it inherits."""
+    phases = _phases(options)
     return 'train' in phases or ('train' in options and 'test' not in phases)
+
+
+def _phases(options: Mapping[str, Any]) -> set[str]:
+    datasets = options.get('datasets')
+    return {str(phase).split('_')[0] for phase in datasets} if isinstance(datasets, Mapping) else set()
 
 
 def _check_kind(options: Mapping[str, Any]) -> None:
     """Tell who gives the file of a test to the training which command takes it."""
-    if options.get('datasets') and not is_of_training(options):
+    if 'test' in _phases(options) and not is_of_training(options):
         raise InputError('datasets.train is missing: this is the option file of a test; `ddsa test -opt FILE` takes it')
 
 

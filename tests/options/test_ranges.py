@@ -9,7 +9,7 @@ import yaml
 
 from ddsa_arch.errors import InputError, shown
 from ddsa_arch.options.json_schema import json_schema
-from ddsa_arch.options.loading import force, load_options
+from ddsa_arch.options.loading import force, is_of_training, load_options
 from ddsa_arch.options.parts import argument_range
 from ddsa_arch.options.reading import parse
 from ddsa_arch.options.reference import reference
@@ -177,3 +177,24 @@ def test_messages_shorten_what_is_long():
 def test_a_file_of_a_test_names_the_command_that_takes_it():
     with pytest.raises(InputError, match='this is the option file of a test; `ddsa test -opt FILE` takes it'):
         load_options(OPTIONS / 'test' / 'Restormer_benchmarks.yml', True)
+
+
+@pytest.mark.parametrize(
+    ('text', 'training'),
+    [
+        ('train: {total_iter: 5}\ndatasets: {test_1: {name: a}}', False),  # which inherits a training
+        ('datasets: {test_1: {name: a}}', False),
+        ('train: {total_iter: 5}\ndatasets: {val: {name: a}}', True),
+        ('datasets: {train: {name: a}, test_1: {name: b}}', True),
+        ('_base_: a.yml\ntrain: {total_iter: 5}', True),
+    ],
+)
+def test_a_file_of_test_sets_alone_is_that_of_a_test(text, training):
+    assert is_of_training(yaml.safe_load(text)) == training
+
+
+def test_a_training_without_its_sections_is_not_called_a_test(tmp_path):
+    (tmp_path / 'a.yml').write_text('name: a\nnetwork_g: {type: DDSANet}\ndatasets: {val: {name: a, dataroot_lq: x}}')
+    with pytest.raises(InputError, match='train') as told:
+        load_options(tmp_path / 'a.yml', True)
+    assert 'ddsa test' not in str(told.value)
