@@ -5,12 +5,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
-import io
 import json
-import logging
 import os
 import shutil
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,18 +15,17 @@ from typing import Any
 
 import torch
 import yaml
-from torch import Tensor, nn
+from torch import nn
 
-from ddsa_arch.archs.cards import CARDS
-from ddsa_arch.archs.weights import BLOCK, CHECKSUM, read_weights, state_checksum, write_weights
+from ddsa_arch.archs.weights import CHECKSUM, read_weights, state_checksum, write_weights
 from ddsa_arch.benchmarking.networks import choose_networks
 from ddsa_arch.errors import InputError
 from ddsa_arch.files.atomic import atomic_path, sweep
 from ddsa_arch.files.tables import markdown_table
 from ddsa_arch.inference.derainer import Derainer
 from ddsa_arch.inference.exported import (
-    INPUT,
-    OUTPUT,
+    ONNX,
+    PROGRAM,
     OnnxNetwork,
     first_line,
     import_for_export,
@@ -38,16 +34,15 @@ from ddsa_arch.inference.exported import (
 )
 from ddsa_arch.inference.hub import WEIGHTS
 from ddsa_arch.inference.loading import BUILT_IN, load_derainer_network, load_network, network_section
-from ddsa_arch.inference.onnx_graph import OPSETS, finish, store_half
+from ddsa_arch.inference.onnx_graph import OPSETS
+from ddsa_arch.inference.program import size_multiple_of, write_program
 from ddsa_arch.models.restore import final_output
 from ddsa_arch.options.loading import import_modules
 
-SUFFIXES = {'onnx': '.onnx', 'torch_export': '.pt2', 'safetensors': '.safetensors', 'pth': '.pth'}
+SUFFIXES = {'onnx': ONNX, 'torch_export': PROGRAM, 'safetensors': '.safetensors', 'pth': '.pth'}
 PROGRAMS = ('onnx', 'torch_export')  # formats that hold the network and not its weights alone
 SIZES = ((64, 64), (96, 128), (136, 72))  # at which what was written is compared with the network
 TOLERANCE = 1e-4  # between their outputs in float32; of the largest value, where that is above 1
-ONNX_BYTES = 1_500_000_000  # of weights; a file of ONNX holds 2 GiB, and the exporter splits it from here on
-EXAMPLE = (48, 64)  # pixels, more or less, of the image by which a network is traced
 
 
 @dataclass(frozen=True)
@@ -116,7 +111,7 @@ def export(
         made = folder / out.with_suffix(SUFFIXES[export_format]).name
         if export_format in PROGRAMS:
             block = {**told, 'network_g': section, CHECKSUM: state_checksum(net.state_dict())}
-            _write_program(made, net, block, opset, half)
+            write_program(made, net, block, opset, half)
             written: nn.Module = load_exported(made)
             if half:
                 _round_to_half(net)
@@ -161,115 +156,6 @@ def _checked_format(out: Path, export_format: str | None) -> str:
     return export_format
 
 
-# --- the network as a program ------------------------------------------------------------------------------
-
-
-class _Final(nn.Module):
-    """A network that gives its final image alone."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, rain: Tensor) -> Tensor:
-        return final_output(self.net(rain))
-
-
-def _round_to_half(net: nn.Module) -> None:
-    """Round the weights as a file of float16 has them."""
-    with torch.no_grad():
-        for value in net.state_dict().values():
-            if value.dtype == torch.float32:
-                value.copy_(value.half())
-
-
-def _write_program(path: Path, net: nn.Module, about: Mapping[str, Any], opset: int | None, half: bool) -> None:
-    size = sum(value.numel() * value.element_size() for value in net.state_dict().values())
-    if path.suffix == SUFFIXES['onnx'] and size > ONNX_BYTES:
-        raise InputError(f'{size / 1e9:.1f} GB of weights do not fit into a file of ONNX; take .pt2')
-    multiple, fixed = size_multiple_of(net), getattr(net, 'fixed_size', None)
-    try:
-        with _quiet():
-            program, batch = _program(net, multiple, fixed)
-            block = {**about, 'size_multiple': multiple, 'fixed_size': fixed, 'batch': batch}
-            text = json.dumps(block, ensure_ascii=False)
-            if path.suffix == SUFFIXES['onnx']:
-                onnx = torch.onnx.export(
-                    program, dynamo=True, verbose=False, optimize=False, input_names=[INPUT], output_names=[OUTPUT],
-                    opset_version=OPSETS[0] if opset is None else opset,
-                )  # fmt: skip
-                assert onnx is not None  # with dynamo
-                with contextlib.suppress(Exception):  # the optimiser stumbles over some graphs, which run without it
-                    onnx.optimize()
-                for part in onnx.model.graph.all_nodes():
-                    part.metadata_props.clear()  # lines of code, with paths of this machine
-                onnx.model.metadata_props[BLOCK] = text
-                model = finish(onnx.model_proto, multiple, fixed, batch)
-                import_for_export('onnx').save(store_half(model) if half else model, path)
-            else:
-                written = io.BytesIO()  # on a full disk, torch ends the process if it writes the file itself
-                torch.export.save(program, written, extra_files={BLOCK: text})
-                path.write_bytes(written.getbuffer())
-    except OSError:
-        raise  # of the disk, not of the network
-    except Exception as error:  # of any kind, from any layer of the exporter
-        raise InputError(f'{type(net).__name__} cannot be exported as {path.suffix}: {first_line(error)}') from error
-
-
-def _program(net: nn.Module, multiple: int, fixed: int | None) -> tuple[torch.export.ExportedProgram, int | None]:
-    """Export the network for any H and W, and for any B where possible; also return the only B, if there is one."""
-    inner = getattr(net, 'inner_multiple', 1)
-    if fixed:
-        height = width = fixed
-        axes = {}
-    else:
-        height, width = (multiple * max(place + 2, -(-side // multiple)) for place, side in enumerate(EXAMPLE))
-        # a network that pads by itself: torch takes the one pixel that small sides leave for a constant
-        least = inner + 1 if inner > 1 else None
-        axes = {axis: multiple * torch.export.Dim(name) if multiple > 1 else torch.export.Dim(name, min=least)
-                for axis, name in ((2, 'h'), (3, 'w'))}  # fmt: skip
-
-    def traced(batch: int, axes: Mapping[int, Any]) -> torch.export.ExportedProgram:
-        rain = torch.rand(batch, 3, height, width)
-        program = torch.export.export(
-            _Final(net), (rain,), dynamic_shapes={'rain': dict(axes)}, strict=False,
-            prefer_deferred_runtime_asserts_over_guards=inner > 1,  # which its rounded-up sizes fulfil
-        )  # fmt: skip
-        for part in program.graph_module.modules():
-            for node in part.graph.nodes if isinstance(part, torch.fx.GraphModule) else ():
-                node.meta.pop('stack_trace', None)  # lines of code, with paths of this machine
-        return program
-
-    try:
-        return traced(2, {0: torch.export.Dim('batch'), **axes}), None
-    except Exception:  # of any kind; where the batch is not to blame, the next line fails too
-        return traced(1, axes), 1
-
-
-def size_multiple_of(net: nn.Module) -> int:
-    """Return the size multiple of H and W, from the network itself or from its card."""
-    multiple = getattr(net, 'size_multiple', None)
-    if multiple is not None:
-        return multiple
-    return next((c.size_multiple for c in CARDS if c.network == type(net).__name__ and c.size_multiple), 1)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the exporters' remarks about themselves, for the time of the block."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            yield
-    finally:
-        logging.disable(before)
-
-
-# --- what was written --------------------------------------------------------------------------------------
-
-
 @torch.inference_mode()
 def _parity(
     written: nn.Module, net: nn.Module, sizes: Sequence[tuple[int, int]], tolerance: float | None
@@ -291,6 +177,14 @@ def _parity(
             )
         found.append((height, width, difference))
     return found
+
+
+def _round_to_half(net: nn.Module) -> None:
+    """Round the weights as a file of float16 has them."""
+    with torch.no_grad():
+        for value in net.state_dict().values():
+            if value.dtype == torch.float32:
+                value.copy_(value.half())
 
 
 def _file_checksum(path: Path) -> str:
