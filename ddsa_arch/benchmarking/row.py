@@ -35,7 +35,7 @@ from ddsa_arch.machine.process import keep_freed_memory, torch_settings
 from ddsa_arch.models.compiling import compile_for_inference, compile_for_training
 from ddsa_arch.models.optimisation import build_optimiser
 from ddsa_arch.models.restore import Recipe, final_output, restore
-from ddsa_arch.models.training_step import TrainingStep
+from ddsa_arch.models.training_step import TrainingStep, check_training_size
 from ddsa_arch.ops.tiling import tile_starts
 from ddsa_arch.options.loading import check_network, import_modules
 
@@ -142,6 +142,8 @@ def _measure(job: Job, emit: Emit) -> None:
     net = _build(job)
     emit(parameters=sum(p.numel() for p in net.parameters()))
 
+    if job.training:
+        check_training_size('--sizes', net, job.height, job.width, job.recipe.multiple(net))
     work = _training_step(job, net, rain) if job.training else _restoring(job, net, rain)
 
     def run() -> float:

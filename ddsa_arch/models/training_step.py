@@ -25,6 +25,32 @@ LARGEST_SEED = 2**63
 Losses = OrderedDict[str, Tensor]
 
 
+def check_training_size(key: str, net: nn.Module, height: int, width: int, multiple: int) -> None:
+    """Check that a network takes images of a size as they are: training pads nothing.
+
+    Args:
+        key: that gave the size.
+        net: the network.
+        height: in pixels.
+        width: in pixels.
+        multiple: of H and W, which the network needs; counts where it has no ``fixed_size``.
+
+    Raises:
+        InputError: it does not.
+    """
+    fixed = getattr(net, 'fixed_size', None)
+    up = (fixed, fixed) if fixed else tuple(side + -side % multiple for side in (height, width))
+    if (height, width) == up:
+        return
+    given, wanted = (str(size[0]) if size[0] == size[1] else 'x'.join(map(str, size)) for size in ((height, width), up))
+    name = type(net).__name__
+    raise InputError(
+        f'{key}: {given} is not {fixed}, the only size that {name} takes; try {wanted}'
+        if fixed
+        else f'{key}: {given} is not a multiple of {multiple}, which {name} needs; try {wanted}'
+    )
+
+
 def checkpoint_blocks(net: nn.Module) -> None:
     """Let the blocks of a network compute their activations anew in the backward pass.
 

@@ -16,6 +16,7 @@ from ddsa_arch.errors import InputError, shown
 from ddsa_arch.models.optimisation import build_optimiser, build_schedulers, check_steps
 from ddsa_arch.models.progressive import ProgressivePatches
 from ddsa_arch.models.restore import PLAIN, Recipe
+from ddsa_arch.models.training_step import check_training_size
 from ddsa_arch.training.schedules import check_schedules
 
 TEST_SIZE = 64  # about the side of an image on which networks are tried, in pixels
@@ -189,11 +190,7 @@ def _check_patch_sizes(options: dict[str, Any], net: nn.Module) -> None:
     sizes['train.progressive.patch_sizes'] = (options['train'].get('progressive') or {}).get('patch_sizes', [])
     for key, values in sizes.items():
         for size in values:
-            if size % multiple:
-                raise InputError(
-                    f'{key}: {size} is not a multiple of {multiple}, which {type(net).__name__} needs; '
-                    f'try {size + -size % multiple}'
-                )
+            check_training_size(key, net, size, size, multiple)
 
 
 def _check_progressive(options: dict[str, Any]) -> None:

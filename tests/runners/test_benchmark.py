@@ -179,6 +179,19 @@ def test_padding_is_counted_and_named():
     assert odd['macs'] == even['macs']
 
 
+@pytest.mark.parametrize(
+    ('network_g', 'message'),
+    [
+        ({'type': 'Restormer', 'dim': 8}, '--sizes: 16x20 is not a multiple of 8, which Restormer needs; try 16x24'),
+        ({'type': 'IDT', 'img_size': 64}, '--sizes: 16x20 is not 64, the only size that IDT takes; try 64'),
+    ],
+)
+def test_training_at_a_size_that_the_network_does_not_take_is_refused(network_g, message):
+    with pytest.raises(InputError) as caught:
+        measured(network_g, width=20, mode='training')
+    assert str(caught.value) == message
+
+
 def test_a_row_that_runs_out_of_time_is_ended():
     assert run_row(job(PRN), timeout=0.5)['error'] == 'time limit of 0.5 s'
     if sys.platform == 'linux':

@@ -132,7 +132,7 @@ def test_blocks_can_be_computed_anew_only_where_the_network_names_them(write_opt
         ({'datasets:train:gt_size': 30}, 'datasets.train.gt_size: 30 is not a multiple of 8, which DDSANet needs; try'),
         (
             {'network_g': {'type': 'IDT'}, 'datasets:train:gt_size': 256},
-            'datasets.train.gt_size: 256: IDT takes 128 x 128, not 256 x 256',
+            'datasets.train.gt_size: 256 is not 128, the only size that IDT takes; try 128',
         ),
         ({'train:progressive': STAGES | {'patch_sizes': [16, 20]}}, 'train.progressive.patch_sizes: 20 is not a multi'),
         ({'train:progressive': STAGES | {'iterations': [4, 5]}}, 'they sum up to 9, and train.total_iter is 8; make'),
