@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 
 import cv2
 import numpy as np
@@ -23,6 +24,11 @@ Range = tuple[float, float]
 AIRLIGHT: Range = (0.6, 0.95)  # grey of the haze
 SUBPIXEL_BITS = 4  # of cv2's lines
 DEPTH_CELLS = 3  # of the coarse grid that the depth is drawn on
+STRUCTURES = ('fence', 'lattice', 'poles', 'window', 'wall')
+SECOND_STRUCTURE = 0.3  # share of images with one structure in front of another
+RECEDING = 0.4  # share of structures that go away from the camera
+FORESHORTENING = 3.0  # by which those become narrower, at most
+DEFOCUS: Range = (0.4, 3.0)  # standard deviation of the blur of structures in pixels
 
 
 # what SceneRanges has a range of, and the smallest and largest values in it
@@ -137,22 +143,28 @@ def smooth_depth(height: int, width: int, rng: np.random.Generator) -> np.ndarra
 def draw_structures(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Draw bright structures on a copy of a photo: a fence, a lattice, poles, bars of a window, or joints of a wall.
 
-    Their edges are as soft as those of a photo, and light and grain vary along them.
+    Some go away from the camera, some have another behind them. Edges are as soft as those of a photo, in focus or out
+    of it, and light and grain vary along them.
 
     Args:
         image: ``(H, W, 3)`` uint8 BGR.
         rng: the only source of chance.
     """
+    kinds = rng.choice(STRUCTURES, size=2 if rng.random() < SECOND_STRUCTURE else 1, replace=False)
+    for kind in kinds:
+        image = _draw_structure(image, kind, rng)
+    return image
+
+
+def _draw_structure(image: np.ndarray, kind: str, rng: np.random.Generator) -> np.ndarray:
     height, width = image.shape[:2]
-    kind = rng.choice(['fence', 'lattice', 'poles', 'window', 'wall'])
     thick = max(1, round(rng.uniform(1, 6)))
-    if kind == 'wall':
-        mask = _wall(height, width, thick, rng)
-    elif kind == 'lattice':
-        mask = _lattice(height, width, thick, rng)
-    else:
-        mask = _bars(height, width, kind, thick, rng)
-    mask = cv2.GaussianBlur(mask.astype(np.float32) / 255, (0, 0), float(rng.uniform(0.4, 1.0)))
+    shrink = float(rng.uniform(1, FORESHORTENING)) if kind != 'poles' and rng.random() < RECEDING else 1.0
+    draw = {'wall': _wall, 'lattice': _lattice}.get(kind) or partial(_bars, kind=kind)
+    mask: np.ndarray = draw(height, round(shrink * width), thick=thick, rng=rng).astype(np.float32) / 255
+    if shrink > 1:
+        mask = _receding(mask, width, shrink, rng)
+    mask = cv2.GaussianBlur(mask, (0, 0), float(np.exp(rng.uniform(*np.log(DEFOCUS)))))
     background = image.astype(np.float32)
     if kind == 'wall':  # of bricks, which have less texture than most photos
         flat = cv2.GaussianBlur(background, (0, 0), max(2.0, min(height, width) / 12))
@@ -160,13 +172,25 @@ def draw_structures(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     colour = rng.uniform(150, 255) + rng.normal(0, 12, 3)
     light = 1 - float(rng.uniform(0, 0.3)) * smooth_depth(height, width, rng)
     grain = rng.normal(0, rng.uniform(0, 8), (height, width))
-    opacity = rng.uniform(0.5, 1.0)
+    opacity = rng.uniform(0.3, 1.0)
     mask = (opacity * mask)[..., None]
     painted = light[..., None] * colour + grain[..., None]
     return np.clip(np.rint((1 - mask) * background + mask * painted), 0, 255).astype(np.uint8)
 
 
-def _bars(height: int, width: int, kind: str, thick: int, rng: np.random.Generator) -> np.ndarray:
+def _receding(mask: np.ndarray, width: int, shrink: float, rng: np.random.Generator) -> np.ndarray:
+    """Bring what stands in a plane to a width that is so many times smaller, with one side farther than the other."""
+    height, wide = mask.shape
+    mask = cv2.GaussianBlur(mask, (0, 0), sigmaX=shrink / 2, sigmaY=0.3)  # so that thin lines do not alias
+    nearer = float(rng.uniform(0, 0.5)) * height
+    plane = np.array([[0, 0], [wide, 0], [wide, height], [0, height]], np.float32)
+    seen = np.array([[0, -nearer], [width, 0], [width, height], [0, height + nearer]], np.float32)
+    if rng.random() < 0.5:
+        seen[:, 0] = width - seen[:, 0]
+    return cv2.warpPerspective(mask, cv2.getPerspectiveTransform(plane, seen), (width, height))
+
+
+def _bars(height: int, width: int, thick: int, rng: np.random.Generator, kind: str) -> np.ndarray:
     """Return where the bars of a fence, of poles or of a window are: uint8 ``(height, width)``, 255 inside."""
     mask = np.zeros((height, width), np.uint8)
     lean = np.tan(np.radians(rng.normal(0, 4)))  # cameras are not held straight

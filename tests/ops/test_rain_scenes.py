@@ -9,7 +9,7 @@ import pytest
 from ddsa_arch.errors import InputError
 from ddsa_arch.ops.quality import psnr_y
 from ddsa_arch.ops.rain import HEAVY, LIGHT, add_rain
-from ddsa_arch.ops.rain_scenes import SceneRanges, draw_structures, render_scene, smooth_depth
+from ddsa_arch.ops.rain_scenes import SceneRanges, _receding, draw_structures, render_scene, smooth_depth
 
 
 def scenes(photo, ranges, count=40, style=LIGHT, layer=None):
@@ -105,14 +105,33 @@ def test_layers_and_drawn_streaks_are_mixed(patch):
 
 def test_structures_are_bright_lines_in_input_and_target(patch):
     dark = np.full_like(patch, 20)
-    for seed in range(30):
+    shares = []
+    for seed in range(60):
         drawn = draw_structures(dark, np.random.default_rng(seed))
-        changed = (drawn > dark + 20).any(-1)
-        assert 0.002 < changed.mean() < 0.98
+        shares.append((drawn > dark + 20).any(-1).mean())
+        assert np.ptp(drawn.mean(-1)) > 20
         assert (drawn.max(-1) >= 20).all()
+    assert min(shares) > 0.002
+    assert np.quantile(shares, 0.9) < 0.98  # the finest ones out of focus leave nothing dark between them
     made = scenes(dark, SceneRanges(structures_share=1.0, rainless_share=1.0), 20)
     assert all(np.array_equal(scene.rainy, scene.clean) and (scene.clean != dark).any() for scene in made)
     assert (dark == 20).all()
+
+
+def test_what_recedes_is_narrower_where_it_is_farther():
+    """Posts at equal distances have gaps that shrink from the near side of the picture to the far one."""
+    posts = np.zeros((90, 300), np.float32)
+    posts[:, 30::60] = 1
+    found = []
+    for seed in range(20):
+        row = _receding(posts, 100, 3.0, np.random.default_rng(seed))[45]
+        peaks = 1 + np.flatnonzero((row[1:-1] > row[:-2]) & (row[1:-1] >= row[2:]) & (row[1:-1] > 0.05))
+        gaps = np.diff(peaks)
+        assert len(gaps) == 4
+        found.append(gaps[-1] - gaps[0])
+        steps = np.diff(gaps if gaps[0] <= gaps[-1] else gaps[::-1])
+        assert steps.min() >= -1  # of a pixel, as peaks are on whole ones
+    assert min(found) < -4 < 4 < max(found)  # either side is the near one
 
 
 def test_the_edges_of_structures_are_as_soft_as_those_of_a_photo():
