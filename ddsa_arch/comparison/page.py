@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import stdev
 from typing import Any
 
 from ddsa_arch.archs.cards import describe_provenance, published_scores
-from ddsa_arch.comparison.report import REPORTED_TABLES, Difference
+from ddsa_arch.comparison.report import REPORTED_TABLES, Difference, run_means
 from ddsa_arch.comparison.runs import Method
 from ddsa_arch.comparison.scores import SCORES
 from ddsa_arch.comparison.scoring import SetScores
@@ -43,11 +44,21 @@ def page(
             '',
             markdown_table([_difference_row(d) for d in found], header),
             '',
-            f'Method less {reference} on the same images: mean with its bootstrap interval, in how many images the '
-            'method is the better one, and the two-sided sign test. Several rains on one photo count as one image.',
+            f'Method less {reference} on the same images: mean with its interval (bootstrap over images; with several '
+            "runs of a method Student's over images and runs), in how many images the method is the better one, and "
+            'the two-sided sign test. Several rains on one photo count as one image.',
             '',
         ]
-    parts += ['## Runs', '', markdown_table([_run_row(m) for m in methods], ['name', 'folder', 'tested with']), '']
+    spread = [row for method in methods if method.repeats for row in _spread_rows(method, scored)]
+    if spread:
+        header = ['method', 'runs', 'set', 'score', 'mean', 'standard deviation', 'lowest', 'highest']
+        parts += ['## Spread over runs', '', markdown_table(spread, header), '', 'Of the means of the runs.', '']
+    parts += [
+        '## Runs',
+        '',
+        markdown_table([_run_row(run) for m in methods for run in m.runs], ['name', 'folder', 'tested with']),
+        '',
+    ]
     notes = [
         f'* {one.compared.name}, {stem}, {name}: {of[place]}'
         for one in scored
@@ -70,6 +81,7 @@ def remarks(caption: str, warnings: Sequence[str], methods: Sequence[Method], fo
     for d in [d for d in found if d.score == first[d.set]][:MOST_NOTES]:
         method, set_name, label, mean, interval, *_, verdict = _difference_row(d)
         lines.append(f'{method} less {d.reference}, {set_name}: {label} {mean} ({interval}): {verdict}.')
+    lines += [f'{m.name}: pictures and their scores are those of {m.path}.' for m in methods if m.repeats]
     tested = [_run_row(m) for m in methods if m.protocol]
     return lines + [f'{name}: {how}.' for name, _, how in tested]
 
@@ -81,6 +93,19 @@ def _about_reported(table: Mapping[str, Any]) -> str:
     )
 
 
+def _spread_rows(method: Method, scored: Sequence[SetScores]) -> list[list[str]]:
+    found = []
+    for one in scored:
+        if method.name not in one.runs:
+            continue
+        for metric in one.metrics:
+            means = run_means(one, method.name, metric)
+            figures = (sum(means) / len(means), stdev(means), min(means), max(means))
+            texts = [f'{figure:.{SCORES[metric].digits + 1}f}' for figure in figures]
+            found.append([method.name, str(len(means)), one.compared.name, SCORES[metric].label, *texts])
+    return found
+
+
 def _run_row(method: Method) -> list[str]:
     protocol = method.protocol or {}
     network = (protocol.get('network') or {}).get('type')
@@ -90,7 +115,8 @@ def _run_row(method: Method) -> list[str]:
 
 def protocol_warnings(methods: Sequence[Method], protocol: str) -> list[str]:
     """Warn where tested runs made their images in different ways, or stored other scores in their own files."""
-    roundings = [(m.name, m.protocol['rounding']) for m in methods if m.protocol]
+    runs = [run for method in methods for run in method.runs]
+    roundings = {(run.name, run.protocol['rounding']): None for run in runs if run.protocol}  # each once
     rounded = [name for name, rounding in roundings if rounding == 'round']
     cut = [name for name, rounding in roundings if rounding != 'round']
     found = []
@@ -99,7 +125,9 @@ def protocol_warnings(methods: Sequence[Method], protocol: str) -> list[str]:
             f'outputs of {", ".join(cut)} were truncated to 8 bits, those of {", ".join(rounded)} rounded, '
             'which is worth up to 0.2 dB'
         )
-    other = [m.name for m in methods if any(of.get('protocol', protocol) != protocol for of in _target_metrics(m))]
+    other = dict.fromkeys(
+        run.name for run in runs if any(of.get('protocol', protocol) != protocol for of in _target_metrics(run))
+    )
     if other:
         found.append(
             f'scored here with protocol {protocol}; the tests of {", ".join(other)} had another one, '
@@ -130,8 +158,13 @@ def protocol_record(
             }
             for one in scored
         },
-        'runs': {m.name: {'folder': str(m.path), 'protocol': m.protocol} for m in methods},
+        'runs': {m.name: _run_record(m) for m in methods},
     }
+
+
+def _run_record(method: Method) -> dict[str, Any]:
+    record: dict[str, Any] = {'folder': str(method.path), 'protocol': method.protocol}
+    return record | ({'repeats': [_run_record(run) for run in method.repeats]} if method.repeats else {})
 
 
 def _difference_row(d: Difference) -> list[str]:

@@ -23,7 +23,7 @@ from ddsa_arch.comparison.tables import (
     with_average,
 )
 from ddsa_arch.errors import InputError
-from ddsa_arch.files.tables import write_csv
+from ddsa_arch.files.tables import finite_mean, write_csv
 from ddsa_arch.options.parts import part_parameters
 from ddsa_arch.sets.benchmarks import TEST_SETS, scene_of
 
@@ -177,6 +177,28 @@ def _cell(value: float) -> float | str:
     return value if math.isfinite(value) else ''
 
 
+def run_means(one: SetScores, method: str, metric: str) -> list[float]:
+    """Return the mean score of each run of a method; of the rainy images, which nobody trained, none."""
+    return [] if method == RAINY else [finite_mean(run[metric]) for run in one.runs[method]]
+
+
+def write_runs(path: Path, scored: Sequence[SetScores]) -> None:
+    """Write a row for each run and set."""
+    metrics = used_metrics(scored)
+    table = [
+        {
+            'network': method.name,
+            'run': str(run.path),
+            'set': one.compared.name,
+            **{m: _cell(finite_mean(values[m])) for m in one.metrics},
+        }
+        for one in scored
+        for method in one.compared.methods.values()
+        for run, values in zip(method.runs, one.runs[method.name], strict=True)
+    ]
+    write_csv(path, table, ['network', 'run', 'set', *metrics])
+
+
 # --- differences ---------------------------------------------------------------------------------------------
 
 
@@ -194,7 +216,7 @@ def differences(scored: Sequence[SetScores], reference: str) -> list[Difference]
             for metric in one.metrics:
                 of = paired_difference(
                     values[metric], one.values[reference][metric], SCORES[metric].higher_is_better, scenes,
-                    (method, reference),
+                    (method, reference), (run_means(one, method, metric), run_means(one, reference, metric)),
                 )  # fmt: skip
                 found.append(Difference(method, reference, name, metric, of))
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class Method:
         stored: the scores that the test wrote, by set, image and metric.
         protocol: of these scores; None for folders of images.
         options: of the run.
+        repeats: more runs of the method, such as trainings with other seeds.
     """
 
     name: str
@@ -44,11 +45,17 @@ class Method:
     stored: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     protocol: dict[str, Any] | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    repeats: list[Method] = field(default_factory=list)
+
+    @property
+    def runs(self) -> list[Method]:
+        """Return this run and its repeats."""
+        return [self, *self.repeats]
 
     @property
     def sets(self) -> list[str]:
-        """Return the sets of which the method has images or scores."""
-        return list(dict.fromkeys([*self.stored, *self.images]))
+        """Return the sets of which one of the runs has images or scores."""
+        return list(dict.fromkeys(name for run in self.runs for name in (*run.stored, *run.images)))
 
     @property
     def scores(self) -> set[str]:
@@ -56,7 +63,9 @@ class Method:
         return {column for of_set in self.stored.values() for row in of_set.values() for column in row}
 
     def stems(self, set_name: str) -> set[str]:
-        """Return the names of a set's images, without the suffix."""
+        """Return the names of the images of a set that all runs have, without the suffix."""
+        if self.repeats:
+            return set.intersection(*(replace(run, repeats=[]).stems(set_name) for run in self.runs))
         if set_name in self.images:
             return {stem.removesuffix(self.suffix) for stem in self.images[set_name].found}
         return set(self.stored.get(set_name, ()))
@@ -90,22 +99,39 @@ class ComparedSet:
 
 
 def read_methods(runs: Iterable[str]) -> list[Method]:
-    """Read the methods from ``[NAME=]FOLDER`` arguments.
+    """Read the methods from ``[NAME=]FOLDER`` arguments; those of one NAME are runs of one method.
 
     Raises:
-        InputError: a folder that is missing or holds neither results nor images; a name that stands twice.
+        InputError: a folder that is missing or holds neither results nor images; one that is named twice; two of one
+            name that nobody gave them; runs of one name with different networks.
     """
-    methods = [_read_method(run) for run in runs]
-    names = [method.name for method in methods]
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise InputError(f'two runs are called {twice[0]!r}; name them: A=FOLDER B=FOLDER')
-    if len({method.path.resolve() for method in methods}) < len(methods):
-        raise InputError('the same folder is named twice')
-    return methods
+    methods: dict[str, Method] = {}
+    folders = set()
+    for run in runs:
+        method, is_named = _read_method(run)
+        if method.path.resolve() in folders:
+            raise InputError('the same folder is named twice')
+        folders.add(method.path.resolve())
+        first = methods.setdefault(method.name, method)
+        if first is method:
+            continue
+        if not is_named:
+            raise InputError(f'two runs are called {method.name!r}; name them: A=FOLDER B=FOLDER')
+        if _network(first) != _network(method):
+            raise InputError(
+                f'{first.path} and {method.path} are both called {method.name!r}, and their networks differ; '
+                'one name is for runs of one method, such as several seeds'
+            )
+        first.repeats.append(method)
+    return list(methods.values())
 
 
-def _read_method(run: str) -> Method:
+def _network(method: Method) -> Any:
+    return (method.protocol or {}).get('network')
+
+
+def _read_method(run: str) -> tuple[Method, bool]:
+    """Read a run, and tell whether a name was given to it."""
     name, sign, folder = run.partition('=')
     if not sign or Path(run).is_dir():
         name, folder = '', run
@@ -114,7 +140,7 @@ def _read_method(run: str) -> Method:
         raise InputError(f'{folder}: no such folder; name a folder that `ddsa test` wrote, or one of images')
     method = Method(name or path.resolve().name, path)
     if (path / 'results.json').is_file():
-        return _read_results(method)
+        return _read_results(method), bool(name)
     if is_store(path) or _has_images(path):
         method.images[ONLY_SET] = ImageSource(str(path), method.name)
     else:
@@ -123,7 +149,7 @@ def _read_method(run: str) -> Method:
                 method.images[entry.name] = ImageSource(str(entry), method.name)
     if not method.images:
         raise InputError(f'{path}: neither results.json nor images there, nor in its folders; name results/NAME')
-    return method
+    return method, bool(name)
 
 
 def _read_results(method: Method) -> Method:
@@ -242,18 +268,19 @@ def common_sets(methods: Sequence[Method]) -> list[str]:
     Raises:
         InputError: a folder of images that might belong to any of several sets.
     """
+    runs = [run for method in methods for run in method.runs]
     named = list(dict.fromkeys(name for method in methods for name in method.sets if name != ONLY_SET))
     if len(named) > 1:
-        loose = [method for method in methods if ONLY_SET in method.images]
+        loose = [run for run in runs if ONLY_SET in run.images]
         if loose:
             raise InputError(
                 f'{loose[0].path}: images of which set? The other runs have {", ".join(named)}; '
                 'put them into a folder of that name, and name its parent'
             )
     if len(named) == 1:
-        for method in methods:
-            if ONLY_SET in method.images:
-                method.images[named[0]] = method.images.pop(ONLY_SET)
+        for run in runs:
+            if ONLY_SET in run.images:
+                run.images[named[0]] = run.images.pop(ONLY_SET)
     return named or [ONLY_SET]
 
 

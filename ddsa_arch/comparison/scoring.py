@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -33,9 +34,10 @@ class SetScores:
     Args:
         compared: the set.
         metrics: names, in the order shown.
-        values: by method and metric, for each of ``compared.stems``.
+        values: by method and metric, for each of ``compared.stems``; of several runs the mean.
         notes: by method, for each image; '' where there is nothing to say.
         warnings: what a reader of the figures should know.
+        runs: the values of each run, by method, in the order of ``Method.runs``.
     """
 
     compared: ComparedSet
@@ -43,6 +45,7 @@ class SetScores:
     values: Mapping[str, Mapping[str, Sequence[float]]]
     notes: Mapping[str, Sequence[str]]
     warnings: Sequence[str]
+    runs: Mapping[str, Sequence[Mapping[str, Sequence[float]]]]
 
     def mean(self, method: str, metric: str) -> float:
         """Return the mean over the images with a finite score; NaN for a method or metric that the set lacks."""
@@ -103,26 +106,23 @@ def score_set(
     if not names:
         raise InputError(f'{compared.name} has no targets for PSNR and SSIM; give --target, or --metrics niqe brisque')
     options = metric_options(names, protocol)
-    stored = {
-        name: _stored_scores(method, compared, options)
-        for name, method in compared.methods.items()
-        if compared.name not in method.images
-    }
+    runs = [run for method in compared.methods.values() for run in method.runs]
+    stored = {run.path: _stored_scores(run, compared, options) for run in runs if compared.name not in run.images}
 
-    def score(stem: str) -> dict[str, tuple[dict[str, float], str]]:
+    def score(stem: str) -> dict[Path, tuple[dict[str, float], str]]:
         target = compared.targets.read(stem) if compared.targets else None
         found = {}
-        for name, method in compared.methods.items():
-            if name in stored:
-                found[name] = stored[name][stem]
+        for run in runs:
+            if run.path in stored:
+                found[run.path] = stored[run.path][stem]
                 continue
-            image = method.read(compared.name, stem)
+            image = run.read(compared.name, stem)
             if compared.targets and target is not None and image.shape != target.shape:
                 raise InputError(
-                    f'{method.where(compared.name, stem)} is {image.shape[1]} x {image.shape[0]} pixels, its target '
+                    f'{run.where(compared.name, stem)} is {image.shape[1]} x {image.shape[0]} pixels, its target '
                     f'{compared.targets.path(stem)} {target.shape[1]} x {target.shape[0]}; are they of one set?'
                 )
-            found[name] = score_image(image, target, options)
+            found[run.path] = score_image(image, target, options)
         return found
 
     inside = cv2.getNumThreads()
@@ -134,19 +134,26 @@ def score_set(
             by_image = list(tqdm(work, total=len(compared.stems), desc=compared.name, unit='image', disable=hidden))
     finally:
         cv2.setNumThreads(inside)
-    values = {
-        name: {metric: [row[name][0][metric] for row in by_image] for metric in options} for name in compared.methods
-    }
-    notes = {name: [row[name][1] for row in by_image] for name in compared.methods}
-    warnings = [f'{name}: scores of {compared.name} as its test stored them, no images' for name in stored]
+    by_run = {run.path: {m: [row[run.path][0][m] for row in by_image] for m in options} for run in runs}
+    of_methods = {name: [by_run[run.path] for run in method.runs] for name, method in compared.methods.items()}
+    values, notes = {}, {}
+    for name, method in compared.methods.items():
+        values[name] = {m: np.mean([of[m] for of in of_methods[name]], axis=0).tolist() for m in options}
+        told = [{row[run.path][1]: None for run in method.runs if row[run.path][1]} for row in by_image]  # each once
+        notes[name] = ['; '.join(of) for of in told]
+    warnings = [
+        f'{run.name}: scores of {compared.name} as its test stored them, no images'
+        for run in runs
+        if run.path in stored
+    ]
     if compared.left_out:
         warnings.append(f'{compared.name}: without {some(compared.left_out)}, which not all methods have')
     if lacking:
         warnings.append(f'{compared.name}: without BRISQUE: {lacking}')
-    for name, method in compared.methods.items():
-        if name not in stored:
-            warnings += _disagreements(method, compared, options, values[name])
-    return SetScores(compared, tuple(options), values, notes, warnings)
+    for run in runs:
+        if run.path not in stored:
+            warnings += _disagreements(run, compared, options, by_run[run.path])
+    return SetScores(compared, tuple(options), values, notes, list(dict.fromkeys(warnings)), of_methods)
 
 
 def _stored_scores(

@@ -27,7 +27,7 @@ class PairedDifference:
         images: that have a finite score in both.
         scenes: of them; each counts once.
         mean: over the scenes.
-        low: end of the bootstrap interval of the mean.
+        low: end of the interval of the mean.
         high: the other end.
         wins: scenes in which the first method is the better one.
         losses: scenes in which it is the worse one; in the others both are equal.
@@ -52,11 +52,17 @@ def paired_difference(
     higher_is_better: bool = True,
     scenes: Sequence[str] | None = None,
     names: tuple[str, str] = ('the first', 'the second'),
+    runs: tuple[Sequence[float], Sequence[float]] = ((), ()),
 ) -> PairedDifference:
     """Compare two methods by their scores of the same images.
 
     The interval is the percentile bootstrap's over scenes (95 %, seeded), the test is the sign test. Only where both
     point in the same direction is a method called better.
+
+    A training with another seed gives other scores. Where a method has several runs, the interval is Student's, over
+    both sources of noise: its variance is that of the bootstrapped mean and those of the means of the runs, with the
+    degrees of freedom of Welch and Satterthwaite. The sign test knows nothing of this noise, so that an interval with 0
+    in it is within noise then, whatever the test says.
 
     Args:
         first: scores by image; pairs of which one is not finite are left out.
@@ -65,6 +71,8 @@ def paired_difference(
         scenes: what each image shows; images of one scene are averaged first, as they are not independent (Test2800
             has each of its 200 photos with 14 rains). Absent, each image is its own.
         names: of the methods, for the verdict.
+        runs: the mean score of each run of the first method, and of the second. A method of one run is taken to vary
+            as the other does; none at all are for what was not trained.
     """
     from scipy.stats import binomtest, bootstrap  # 0.7 s to import
 
@@ -85,8 +93,37 @@ def paired_difference(
             random_state=np.random.default_rng(SEED),
         ).confidence_interval  # fmt: skip
         low, high = float(interval.low), float(interval.high)
-        verdict = _verdict(low, high, wins, losses, p_value, higher_is_better, names)
+        repeated = max(map(len, runs)) > 1
+        if repeated:
+            low, high = _with_noise_of_runs(float(values.mean()), low, high, len(values), runs)
+        if repeated and low <= 0 <= high:
+            verdict = NOISE
+        else:
+            verdict = _verdict(low, high, wins, losses, p_value, higher_is_better, names)
     return PairedDifference(images, len(values), float(values.mean()), low, high, wins, losses, p_value, verdict)
+
+
+def _with_noise_of_runs(
+    mean: float, low: float, high: float, scenes: int, runs: tuple[Sequence[float], Sequence[float]]
+) -> tuple[float, float]:
+    """Return the interval that has the noise of trainings in it, from the bootstrap's, which has that of images."""
+    from scipy.stats import norm, t
+
+    tail = (1 + CONFIDENCE) / 2
+    variances = [((high - low) / 2 / norm.ppf(tail)) ** 2]
+    degrees = [scenes - 1]
+    for own, other in (runs, runs[::-1]):
+        if not own:
+            continue
+        known = own if len(own) > 1 else other
+        variances.append(float(np.var(known, ddof=1)) / len(own))
+        degrees.append(len(known) - 1)
+    total = sum(variances)
+    if total == 0:
+        return mean, mean
+    of_all = total**2 / sum(v**2 / d for v, d in zip(variances, degrees, strict=True))
+    half = float(t.ppf(tail, of_all)) * math.sqrt(total)
+    return mean - half, mean + half
 
 
 def _scene_means(values: np.ndarray, scenes: np.ndarray | None) -> np.ndarray:

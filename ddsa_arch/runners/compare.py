@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,7 +77,8 @@ def compare(
     """Compare methods by images that lie on the disk, all scored anew by one protocol.
 
     Args:
-        runs: ``[NAME=]FOLDER``: what ``ddsa test`` wrote, or images (of one set, or in a folder for each set).
+        runs: ``[NAME=]FOLDER``: what ``ddsa test`` wrote, or images (of one set, or in a folder for each set). Several
+            of one NAME are runs of one method, such as trainings with other seeds: its scores are their means.
         out: gets comparison.md, .csv and .tex, images.csv, differences.csv, protocol.json and gallery.html.
         targets: ``[SET=]FOLDER`` or LMDB of clean images; by default those that the runs were tested with.
         inputs: likewise of rainy images, which are then a row of their own.
@@ -148,6 +149,8 @@ def _compare(
         report.write_means(folder / 'comparison.csv', rows, scored)
         report.write_images(folder / 'images.csv', scored)
         report.write_differences(folder / 'differences.csv', differences)
+        if any(method.repeats for method in methods):
+            report.write_runs(folder / 'runs.csv', scored)
         write_json(folder / 'protocol.json', wording.protocol_record(methods, scored, protocol, versions()))
         page = wording.page(table, caption, methods, scored, differences, reference, warnings, layout)
         write_text(folder / MARKDOWN, page)
@@ -214,9 +217,15 @@ def _write_page(
 def _values(one: SetScores, shown: Sequence[str], metrics: Sequence[str], has_targets: bool) -> list[list[list[float]]]:
     """Return the scores for each image and method, the target last; NaN where there is none."""
     nothing = [math.nan] * len(one.compared.stems)
-    columns = [[one.values.get(name, {}).get(metric, nothing) for metric in metrics] for name in shown]
+    columns = [[_of_pictures(one, name).get(metric, nothing) for metric in metrics] for name in shown]
     columns += [[nothing] * len(metrics)] * has_targets
     return [[[of[place] for of in method] for method in columns] for place in range(len(one.compared.stems))]
+
+
+def _of_pictures(one: SetScores, method: str) -> Mapping[str, Sequence[float]]:
+    """Return the scores of the pictures that the page shows, which are of a method's first run; none of other sets."""
+    runs = one.runs.get(method)
+    return runs[0] if runs else {}
 
 
 def _spread(count: int, most: int) -> list[int]:
@@ -236,14 +245,19 @@ def _gallery_images(one: SetScores, shown: Sequence[str], places: Sequence[int])
         }
         if compared.targets:
             pictures[TARGET] = compared.targets.read(stem)
-        scores = {name: {m: of[m][place] for m in one.metrics} for name, of in one.values.items() if name in shown}
+        scores = {name: {m: of[m][place] for m in one.metrics} for name in shown if (of := _of_pictures(one, name))}
         notes = {name: of[place] for name, of in one.notes.items() if of[place] and name in shown}
         yield GalleryImage(compared.name, stem, pictures, scores, notes)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='ddsa compare', description=__doc__)
-    parser.add_argument('runs', nargs='+', metavar='[NAME=]RUN', help='results/NAME of a test, or a folder of images')
+    parser.add_argument(
+        'runs',
+        nargs='+',
+        metavar='[NAME=]RUN',
+        help='results/NAME of a test, or a folder of images; several of one NAME: seeds of one method',
+    )
     parser.add_argument('-o', '--out', default='comparison', metavar='DIR', help='gets the files (comparison)')
     parser.add_argument(
         '--target',

@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import t, ttest_ind
 
 from ddsa_arch.comparison.significance import NOISE, TOO_FEW, UNCLEAR, paired_difference
 
@@ -98,3 +99,40 @@ def test_equal_scores_are_within_noise():
 def test_the_result_is_the_same_each_time(rng):
     first, second = rng.normal(0, 1, 40), rng.normal(0, 1, 40)
     assert paired_difference(first, second) == paired_difference(first, second)
+
+
+def test_with_several_runs_the_interval_knows_that_seeds_differ():
+    """Methods that are equal but for the luck of their seeds: the interval holds 0 about as often as it says."""
+    rng = np.random.default_rng(3)
+    hits, hits_of_images_alone, count = 0, 0, 120
+    for _ in range(count):
+        photos = rng.normal(30, 4, 30)
+        runs = [[photos + rng.normal(0, 0.2) + rng.normal(0, 0.1, 30) for _ in range(3)] for _ in range(2)]
+        first, second = (np.mean(of, axis=0) for of in runs)
+        found = paired_difference(first, second, runs=tuple([run.mean() for run in of] for of in runs))
+        hits += found.low <= 0 <= found.high
+        alone = paired_difference(first, second)
+        hits_of_images_alone += alone.low <= 0 <= alone.high
+    assert hits_of_images_alone < 0.4 * count
+    assert 0.9 * count < hits
+
+
+def test_the_interval_over_runs_is_that_of_welch():
+    """Where images do not differ, only the runs are left, and scipy has that interval."""
+    first, second = [31.2, 31.5, 31.1], [30.9, 30.8, 30.2, 30.5]
+    means = [np.full(10, np.mean(of)) for of in (first, second)]
+    found = paired_difference(*means, runs=(first, second), names=NAMES)
+    expected = ttest_ind(first, second, equal_var=False).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert found.verdict == 'A is better'
+
+
+def test_a_method_of_one_run_is_taken_to_vary_as_the_other():
+    first, second = [31.0, 31.4, 30.9], [30.9]
+    means = [np.full(10, np.mean(of)) for of in (first, second)]
+    found = paired_difference(*means, runs=(first, second), names=NAMES)
+    variance = np.var(first, ddof=1)
+    degrees = (1 / 3 + 1) ** 2 / ((1 / 3) ** 2 / 2 + 1 / 2)  # of Satterthwaite: 3.2
+    assert found.high - found.mean == pytest.approx(t.ppf(0.975, degrees) * np.sqrt(variance / 3 + variance))
+    assert found.verdict == NOISE  # though all 10 images are better
+    assert paired_difference(*means, names=NAMES).verdict == 'A is better'

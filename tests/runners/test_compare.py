@@ -245,6 +245,53 @@ def test_figures_that_differ_from_those_of_the_test_are_explained(tested):
     assert warning.startswith('scored here with protocol paper; the tests of run had another one')
 
 
+# --- several runs of one method
+
+
+def test_runs_of_one_name_are_one_method_with_a_spread(folders):
+    rng = np.random.default_rng(1)
+    for seed in (1, 2, 3):
+        for stem in STEMS:
+            target = cv2.imread(str(folders / 'target' / f'{stem}.png'))
+            noisy = np.clip(target + rng.normal(0, 4 + seed / 4, target.shape), 0, 255).astype(np.uint8)
+            write_image(folders / f'seed{seed}' / f'{stem}.png', noisy)
+    compare(['ours=seed1', 'ours=seed2', 'ours=seed3', 'fair'], 'out', targets=['target'], gallery_images=2)
+    own = {run: np.array([scores(folders / run, s)[0] for s in STEMS]) for run in ('seed1', 'seed2', 'seed3', 'fair')}
+    ours = np.mean([own[f'seed{seed}'] for seed in (1, 2, 3)], axis=0)
+    images = [r for r in rows('out/images.csv') if r['network'] == 'ours']
+    np.testing.assert_allclose([float(r['psnr']) for r in images], ours)
+    runs = [r for r in rows('out/runs.csv') if r['network'] == 'ours']
+    means = [own[f'seed{seed}'].mean() for seed in (1, 2, 3)]
+    assert [r['run'] for r in runs] == ['seed1', 'seed2', 'seed3']
+    np.testing.assert_allclose([float(r['psnr']) for r in runs], means)
+    psnr = rows('out/differences.csv')[0]
+    expected = paired_difference(own['fair'], ours, runs=([own['fair'].mean()], means))
+    assert (float(psnr['mean']), float(psnr['low'])) == pytest.approx((expected.mean, expected.low))
+    page = (folders / 'out' / 'comparison.md').read_text('utf-8')
+    line = next(line for line in page.splitlines() if line.startswith('| ours') and '| 3 ' in line and 'PSNR' in line)
+    shown = [float(cell) for cell in line.split('|')[5:-1]]
+    assert shown == pytest.approx([np.mean(means), np.std(means, ddof=1), min(means), max(means)], abs=6e-4)
+    assert 'ours: pictures and their scores are those of seed1.' in (folders / 'out' / 'gallery.html').read_text(
+        'utf-8'
+    )
+    record = json.loads((folders / 'out' / 'protocol.json').read_text('utf-8'))['runs']['ours']
+    assert [record['folder'], *(run['folder'] for run in record['repeats'])] == ['seed1', 'seed2', 'seed3']
+
+
+def test_tested_runs_of_one_name_have_one_network(tested):
+    runs = [tested('a'), tested('b', manual_seed=5), tested('c', **{'network_g:ffn': 'gdfn'})]
+    result = compare([f'net={run}' for run in runs[:2]], 'out', gallery_images=0)
+    assert [m.name for m in result.methods] == ['Rainy', 'net']
+    with pytest.raises(InputError, match=r"results/a and results/c are both called 'net', and their networks differ"):
+        compare([f'net={run}' for run in runs], 'more', gallery_images=0)
+
+
+def test_a_run_that_lacks_images_of_the_others_is_counted(folders):
+    (folders / 'fair' / 'p2.png').unlink()
+    with pytest.raises(InputError, match=r'of 8 images ours lacks 1: p2'):
+        compare(['ours=good', 'ours=fair'], 'out', targets=['target'])
+
+
 # --- what a user can do wrong
 
 
@@ -253,7 +300,8 @@ def test_figures_that_differ_from_those_of_the_test_are_explained(tested):
     [
         (['nowhere'], 'nowhere: no such folder'),
         (['empty'], 'empty: neither results.json nor images there'),
-        (['good', 'good'], "two runs are called 'good'"),
+        (['good', 'good'], 'the same folder is named twice'),
+        (['good', 'fair/../deep/good'], "two runs are called 'good'; name them"),
         (['A=good', 'B=good'], 'the same folder is named twice'),
         (['good', '--reference', 'god'], "--reference god: no such run; did you mean 'good'?"),
         (['good', '--metrics', 'pnsr'], "'pnsr' is no score; did you mean 'psnr'?"),
@@ -271,6 +319,7 @@ def test_figures_that_differ_from_those_of_the_test_are_explained(tested):
 def test_one_message_and_nothing_written(folders, arguments, message, capsys):
     (folders / 'empty').mkdir()
     (folders / 'file').write_text('x')
+    shutil.copytree(folders / 'fair', folders / 'deep' / 'good')
     (folders / 'broken').mkdir()
     (folders / 'broken' / 'results.json').write_text('{"sets": ')
     before = sorted(p.name for p in folders.iterdir())
