@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from ddsa_arch.files.images import some
 
@@ -88,19 +89,26 @@ def named_as(state: Mapping[str, Tensor], wanted: Iterable[str]) -> dict[str, Te
 
 
 def as_tensor(section: Mapping[str, Any]) -> Tensor:
-    """Return the bytes of a section's JSON as a tensor, as ``MARKER`` holds them."""
-    return torch.tensor(list(json.dumps(dict(section)).encode()), dtype=torch.uint8)
+    """Return the bytes of a section's JSON as a tensor, as ``MARKER`` holds them; it has them on every device.
+
+    ``frombuffer`` is one of the few functions that also give values where a network is built of shapes alone.
+    """
+    return torch.frombuffer(bytearray(json.dumps(dict(section)).encode()), dtype=torch.uint8)
 
 
 def of_tensor(value: Any) -> dict[str, Any] | None:
     """Return the section of such a tensor; None if there is none in it."""
-    if not isinstance(value, Tensor) or value.dtype != torch.uint8 or value.ndim != 1 or value.is_meta:
+    if not isinstance(value, Tensor) or value.dtype != torch.uint8 or value.ndim != 1 or _has_shape_alone(value):
         return None
     try:
         section = json.loads(bytes(value.tolist()))
     except (ValueError, RecursionError):
         return None
     return section if isinstance(section, dict) else None
+
+
+def _has_shape_alone(value: Tensor) -> bool:
+    return value.is_meta or isinstance(value, FakeTensor)
 
 
 def _ends(names: set[str]) -> list[str]:

@@ -314,7 +314,8 @@ def fit_weights(
     # batch norms that were saved before PyTorch 0.4.1 have no such counter, and nothing here reads it
     loaded |= {k: v for k, v in wanted.items() if k.endswith('.num_batches_tracked') and k not in loaded}
     told = {name: of_tensor(state.get(UNSEEN)) for name, state in (('file', loaded), ('network', wanted))}
-    if strict and told['file'] and not wanted.get(UNSEEN, torch.empty(0)).is_meta and told['file'] != told['network']:
+    is_known = UNSEEN not in wanted or told['network'] is not None  # not where the network has shapes alone
+    if strict and told['file'] and is_known and told['file'] != told['network']:
         raise InputError(
             f'weights: {file.path} was trained with {json.dumps(told["file"])}, which {type(net).__name__} as it is '
             'built here has not; put these arguments into network_g'

@@ -143,3 +143,26 @@ def test_the_key_that_was_loaded_and_the_digests_are_stored(write_options, workp
     assert weights['key'] == 'params'  # the file holds no averaged ones
     assert weights['sha256'] == hashlib.sha256((workplace / 'w.pth').read_bytes()).hexdigest()
     assert weights['tensors_sha256'] == state_checksum(read_weights(workplace / 'w.pth').state_dict())
+
+
+@pytest.mark.parametrize(
+    'arguments',
+    [
+        {'attention': 'dense'},
+        {'attention': 'sparse', 'spatial_attention': False},
+        {'scale': 'sqrt_d'},
+        {'mask_fill': 'zero', 'keep_ratio': 0.5},
+    ],
+)
+def test_weights_that_do_not_tell_all_arguments_are_taken_by_their_own_network_alone(
+    write_options, workplace, arguments
+):
+    """Those of an attention without parameters of its own, for one: shapes do not tell it from the paper's."""
+    changes = {f'network_g:{key}': value for key, value in arguments.items()}
+    options = write_options('test', **changes, **{'path:pretrain_network_g': 'w.pth'})
+    write_weights_of(options, workplace / 'w.pth', lambda _, value: value)
+    assert (run_test(options) / 'summary.csv').is_file()
+    others = write_options('test', name='other', **{'path:pretrain_network_g': 'w.pth'})
+    with pytest.raises(InputError, match=r'path.pretrain_network_g: .*w.pth was trained with .*put these arguments'):
+        run_test(others)
+    assert not (workplace / 'results' / 'other').exists()
