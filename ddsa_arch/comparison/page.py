@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from statistics import stdev
 from typing import Any
+
+import numpy as np
 
 from ddsa_arch.archs.cards import describe_provenance, published_scores
 from ddsa_arch.comparison.report import REPORTED_TABLES, Difference, run_means
@@ -13,7 +14,7 @@ from ddsa_arch.comparison.runs import Method
 from ddsa_arch.comparison.scores import SCORES
 from ddsa_arch.comparison.scoring import SetScores
 from ddsa_arch.comparison.significance import CONFIDENCE
-from ddsa_arch.comparison.tables import LEGEND, Table, to_markdown
+from ddsa_arch.comparison.tables import LEGEND, NO_VALUE, Table, to_markdown
 from ddsa_arch.files.tables import markdown_table
 from ddsa_arch.models.protocol import describe_protocol
 
@@ -100,8 +101,8 @@ def _spread_rows(method: Method, scored: Sequence[SetScores]) -> list[list[str]]
             continue
         for metric in one.metrics:
             means = run_means(one, method.name, metric)
-            figures = (sum(means) / len(means), stdev(means), min(means), max(means))
-            texts = [f'{figure:.{SCORES[metric].digits + 1}f}' for figure in figures]
+            figures = (np.mean(means), np.std(means, ddof=1), np.min(means), np.max(means))
+            texts = [f'{f:.{SCORES[metric].digits + 1}f}' if math.isfinite(f) else NO_VALUE for f in figures]
             found.append([method.name, str(len(means)), one.compared.name, SCORES[metric].label, *texts])
     return found
 

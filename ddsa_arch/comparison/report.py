@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ddsa_arch.archs.cards import REPORTED, printed_digits, provenance, published_scores
 from ddsa_arch.comparison.runs import RAINY, Method
 from ddsa_arch.comparison.scores import SCORES
@@ -178,8 +180,14 @@ def _cell(value: float) -> float | str:
 
 
 def run_means(one: SetScores, method: str, metric: str) -> list[float]:
-    """Return the mean score of each run of a method; of the rainy images, which nobody trained, none."""
-    return [] if method == RAINY else [finite_mean(run[metric]) for run in one.runs[method]]
+    """Return the mean score of each run of a method, over the images that have a finite one in all of them.
+
+    Of the rainy images, which nobody trained, there are no runs.
+    """
+    if method == RAINY:
+        return []
+    finite = np.isfinite(one.values[method][metric])
+    return [finite_mean(np.asarray(run[metric])[finite]) for run in one.runs[method]]
 
 
 def write_runs(path: Path, scored: Sequence[SetScores]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +64,9 @@ class Method:
 
     def stems(self, set_name: str) -> set[str]:
         """Return the names of the images of a set that all runs have, without the suffix."""
-        if self.repeats:
-            return set.intersection(*(replace(run, repeats=[]).stems(set_name) for run in self.runs))
+        return set.intersection(*(run._own_stems(set_name) for run in self.runs))
+
+    def _own_stems(self, set_name: str) -> set[str]:
         if set_name in self.images:
             return {stem.removesuffix(self.suffix) for stem in self.images[set_name].found}
         return set(self.stored.get(set_name, ()))

@@ -278,6 +278,29 @@ def test_runs_of_one_name_are_one_method_with_a_spread(folders):
     assert [record['folder'], *(run['folder'] for run in record['repeats'])] == ['seed1', 'seed2', 'seed3']
 
 
+def test_runs_that_are_their_targets_have_no_spread_and_no_difference(folders):
+    for seed in (1, 2):
+        shutil.copytree(folders / 'target', folders / f'seed{seed}')
+    compare(['ours=seed1', 'ours=seed2', 'fair'], 'out', targets=['target'], gallery_images=0)
+    page = (folders / 'out' / 'comparison.md').read_text('utf-8')
+    cells = [[cell.strip() for cell in line.split('|')] for line in page.splitlines()]
+    assert ['', 'ours', '2', 'images', 'PSNR', '-', '-', '-', '-', ''] in cells
+    assert rows('out/differences.csv')[0]['verdict'].startswith('too few images')
+
+
+def test_an_image_without_a_score_in_one_run_counts_in_none(folders):
+    """Otherwise the runs would differ by the choice of their images."""
+    shutil.copytree(folders / 'good', folders / 'seed2')
+    write_image(folders / 'good' / 'p3.png', 255 - cv2.imread(str(folders / 'good' / 'p3.png')))
+    shutil.copy(folders / 'target' / 'p3.png', folders / 'seed2' / 'p3.png')
+    compare(['ours=good', 'ours=seed2', 'fair'], 'out', targets=['target'], gallery_images=0)
+    own, fair = (np.array([scores(folders / name, s)[0] for s in STEMS if s != 'p3']) for name in ('good', 'fair'))
+    expected = paired_difference(fair, own)  # both runs are equal on the images that count
+    psnr = rows('out/differences.csv')[0]
+    assert float(psnr['mean']) == pytest.approx(expected.mean)
+    assert float(psnr['high']) - float(psnr['low']) == pytest.approx(expected.high - expected.low, rel=0.3)
+
+
 def test_tested_runs_of_one_name_have_one_network(tested):
     runs = [tested('a'), tested('b', manual_seed=5), tested('c', **{'network_g:ffn': 'gdfn'})]
     result = compare([f'net={run}' for run in runs[:2]], 'out', gallery_images=0)
